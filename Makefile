@@ -1,0 +1,56 @@
+# Two targets are all a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+
+# The interpreter that makes .venv: 3.11 or later.
+PYTHON ?= $(shell python3.11 -c "" >/dev/null 2>&1 && echo python3.11 || echo python3)
+
+# One more package index for pip. PyTorch's CPU builds are far smaller than the default ones, which bring CUDA:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format train clean
+
+help: ## Print this list
+	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, detect, annotate the pictures
+	rm -rf build/demo
+	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 12 --seed 2026
+	$(BIN)/cornernet-export models/cornernet-tiny/cornernet-tiny.safetensors --output build/tiny --force
+	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --output build/demo/detections --json build/demo/detections.jsonl
+	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --corners --output build/demo/corners
+	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
+
+test: lint ## Check the style of the tree, then run every test
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style and types only, with what .pre-commit-config.yaml lists
+	@if [ -e .git ]; then $(BIN)/pre-commit run --all-files; \
+	else echo "lint: skipped, it reads the list of files from git and this tree is not a git checkout"; fi
+
+format: $(INSTALLED) ## Rewrite Python, C++ and CUDA files in the project's style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	git ls-files -z '*.c' '*.h' '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -0 -r $(BIN)/clang-format -i
+
+train: $(INSTALLED) ## Train the shipped model again, into build/train
+	$(BIN)/cornernet-train fit --config cornernet-tiny --data shapes --output build/train
+
+clean: ## Remove what builds, tests and linters left; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is written last. A .venv without it is half made and made anew; one that is older than its two sources is
+# brought up to date in place. Without build isolation the build back end is pinned as well.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or later is needed, and\
+	 '$(PYTHON)' is not: install one and name it, as in make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
+	@[ -e $@ ] || { echo "Making $(VENV), some minutes the first time"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,1 @@
+"""From a trained CornerNet to a verified bundle: reference model, checkpoints, ONNX."""

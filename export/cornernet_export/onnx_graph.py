@@ -1,0 +1,77 @@
+"""The network as one ONNX file that every runtime can take.
+
+The exported graph has standard operators and one custom node a corner. A function body for each of the two is appended
+afterwards, for the exporter would inline it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+from onnx import helper
+
+from cornernet_export.corner_pool import OPSET, pool_function
+from cornernet_export.model.corner_pool import Corner
+from cornernet_runtime.backends.onnxruntime import METADATA_KEY
+from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES
+from cornernet_runtime.spec import ModelSpec, spec_to_text
+from cornernet_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cornernet_export.model import CornerNet
+
+
+def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
+    """Export the inference graph at the spec's input size, batch 1.
+
+    Args:
+        model: In inference mode; batch norms are folded into the convolutions before them.
+        spec: Goes into the file's metadata.
+
+    Returns:
+        A model with input ``image`` float32 [1, 3, H, W] and the six outputs of ``cornernet_runtime.maps``.
+    """
+    example = torch.zeros(1, 3, *spec.input_size)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            verbose=False,
+        )
+    if program is None:  # only with a file name given
+        raise AssertionError("torch.onnx.export returned no program")
+    exported = program.model_proto
+    for node in exported.graph.node:
+        del node.metadata_props[:]  # stack traces with the paths of this machine
+    del exported.graph.value_info[:]
+    del exported.graph.metadata_props[:]
+    exported.functions.extend(pool_function(corner, max(spec.map_size)) for corner in Corner)
+    exported.producer_name, exported.producer_version = "cornernet-trt", __version__
+    helper.set_model_props(exported, {METADATA_KEY: spec_to_text(spec)})
+    return exported
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's remarks on torchvision and on its own deprecated calls from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)

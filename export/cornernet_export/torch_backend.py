@@ -1,0 +1,50 @@
+"""The reference model behind the runtime's detector, so that a checkpoint and its export differ in the network only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from cornernet_export.checkpoint import load_checkpoint
+from cornernet_runtime.detector import Detector
+from cornernet_runtime.maps import CornerMaps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cornernet_export.model import CornerNet
+
+
+class TorchBackend:
+    """A network in PyTorch, in inference mode on the device of its weights."""
+
+    name = "torch"
+    max_batch = 16
+
+    def __init__(self, model: CornerNet) -> None:
+        self._model = model.eval()
+
+    def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
+        """Run the network on float32 [N, 3, H, W]."""
+        device = next(self._model.parameters()).device
+        with torch.inference_mode():
+            maps = self._model(torch.from_numpy(images).to(device))
+        return CornerMaps(*(tensor.float().cpu().numpy() for tensor in maps))
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        del self._model
+
+
+def open_checkpoint(path: Path) -> Detector:
+    """Open a checkpoint as a detector run by PyTorch.
+
+    Raises:
+        CheckpointError: As ``load_checkpoint``.
+    """
+    checkpoint = load_checkpoint(path)
+    return Detector(TorchBackend(checkpoint.model), checkpoint.spec)

@@ -1,0 +1,36 @@
+"""What runs a network: four members, one file a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cornernet_runtime.maps import CornerMaps
+
+
+class Backend(Protocol):
+    """A network that is ready to run.
+
+    Attributes:
+        name: For people and for ``--backend``.
+        max_batch: Largest batch of one call.
+    """
+
+    name: str
+    max_batch: int
+
+    def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
+        """Run the network.
+
+        Args:
+            images: float32 [N, 3, H, W], normalised, N at most ``max_batch``.
+
+        Returns:
+            The six maps of the batch; valid until the next call.
+        """
+
+    def close(self) -> None:
+        """Let go of what the backend holds; it cannot be called afterwards."""

@@ -1,0 +1,88 @@
+"""ONNX Runtime: runs the exported file as it is, corner pooling by the function bodies that the file carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cornernet_runtime.errors import BackendError, ModelError
+from cornernet_runtime.maps import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    CornerMaps,
+    check_output_names,
+    check_output_shapes,
+)
+from cornernet_runtime.spec import ModelSpec, spec_from_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+METADATA_KEY = "cornernet"
+
+
+class OnnxRuntimeBackend:
+    """An ``.onnx`` file in ONNX Runtime on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads inside one operator; 0 takes one a core.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed.
+        ModelError: The file cannot be loaded, or is not a CornerNet of ours.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        try:
+            import onnxruntime as ort  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise BackendError(
+                'ONNX Runtime is not installed; pip install "cornernet-trt[cpu]"',
+            ) from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only: what it warns of here (unused initialisers) helps no user
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file")
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        self.spec = _check_model(session, str(path))
+        batch = session.get_inputs()[0].shape[0]
+        self.max_batch = batch if isinstance(batch, int) else 64
+        self._session = session
+
+    def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
+        """Run the network on float32 [N, 3, H, W]."""
+        return CornerMaps(*self._session.run(OUTPUT_NAMES, {INPUT_NAME: images}))
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self._session
+
+
+def _check_model(session: Any, source: str) -> ModelSpec:  # noqa: ANN401 - onnxruntime has no types
+    """Return the spec in the file's metadata after holding inputs and outputs against it."""
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    check_output_names(outputs, source)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{source}: its metadata lacks the key {METADATA_KEY!r}; export it with cornernet-export")
+    spec = spec_from_text(text, source)
+    check_output_shapes(outputs, spec, source)
+    inputs = {item.name: item.shape for item in session.get_inputs()}
+    expected = [3, *spec.input_size]
+    if list(inputs) != [INPUT_NAME] or inputs[INPUT_NAME][1:] != expected:
+        raise ModelError(f"{source}: expected one input {INPUT_NAME} [batch, *{expected}], got {inputs}")
+    return spec
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,135 @@
+"""A bundle: a folder of standard files, and a side-car ``bundle.json`` that says what they are and how to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cornernet_runtime.errors import BundleError, SizeError
+from cornernet_runtime.files import sha256, write_atomically
+from cornernet_runtime.records import RecordError, from_json, to_json
+from cornernet_runtime.spec import SCHEMA_VERSION, ModelSpec, check_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST_NAME = "bundle.json"
+ONNX_NAME = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """One output tensor held against the same output one stage before.
+
+    Attributes:
+        stage: Which two forms were compared, on which input.
+        output: Name of the tensor.
+        error: Largest absolute difference over the largest absolute value of the reference.
+        tolerance: Largest error allowed.
+    """
+
+    stage: str
+    output: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionCheck:
+    """The detections of one input held against those of the stage before.
+
+    Attributes:
+        stage: Which two forms were compared, on which input.
+        reference: Detections of the reference above the score that counts.
+        matched: Of those, how many have a counterpart of the same class, nearly the same box and score.
+        extra: Detections above that score without a counterpart in the reference.
+        required: Part of ``reference`` that must match; as many may be extra as may be missed.
+    """
+
+    stage: str
+    reference: int
+    matched: int
+    extra: int
+    required: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether enough matched and few enough are extra."""
+        allowed = self.reference * (1 - self.required)
+        return self.reference - self.matched <= allowed and self.extra <= allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What export compared, kept in the bundle."""
+
+    outputs: tuple[OutputCheck, ...] = ()
+    detections: tuple[DetectionCheck, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.outputs) and all(check.passed for check in self.detections)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Content of ``bundle.json`` below its schema version.
+
+    Attributes:
+        producer: Distribution and version that wrote the bundle.
+        spec: How to use the model.
+        files: SHA-256 of each file of the bundle, by name.
+        verification: What was compared when it was made.
+    """
+
+    producer: str
+    spec: ModelSpec
+    files: dict[str, str]
+    verification: Verification
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``bundle.json``; it comes last, so that a folder that has one is whole."""
+    content = {"schema_version": SCHEMA_VERSION, **to_json(manifest)}
+    write_atomically(folder / MANIFEST_NAME, json.dumps(content, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``bundle.json`` and check that the files it lists are there and unchanged.
+
+    Raises:
+        BundleError: No bundle, a newer schema, a field that does not hold, a missing or changed file.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder}: no {MANIFEST_NAME} in it; cornernet-export makes bundles") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
+    check_schema(data, str(path), BundleError)
+    try:
+        manifest = from_json(Manifest, {key: data[key] for key in data if key != "schema_version"})
+    except (RecordError, SizeError) as error:
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
+    for name, digest in manifest.files.items():
+        _check_file(folder, name, digest)
+    return manifest
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if path.parent != folder or not path.is_file():
+        raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; export the bundle again")
+    if sha256(path) != digest:
+        raise BundleError(
+            f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; "
+            "export the bundle again",
+        )

@@ -1,0 +1,112 @@
+"""``cornernet-detect``: pictures in, boxes out, as annotated pictures, JSON lines or a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cornernet_runtime.cli.common import console_for_people, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cornernet_runtime.detect import Summary
+
+SHOWN_PICTURES = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    return run_command(lambda: _detect(arguments))
+
+
+def _detect(arguments: argparse.Namespace) -> int:
+    from cornernet_runtime.detect import DetectRequest, detect_pictures  # noqa: PLC0415 - keeps --help quick
+
+    console = console_for_people()
+    request = DetectRequest(
+        model=arguments.model,
+        sources=tuple(arguments.sources),
+        backend=arguments.backend,
+        output=arguments.output,
+        json_lines=arguments.json,
+        score=arguments.score,
+        corners=arguments.corners,
+    )
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        summary = detect_pictures(
+            request, lambda pictures: progress.track(pictures, description="detecting"), _print_problem
+        )
+    _print_summary(console, summary, arguments)
+    if summary.failed:
+        _print_problem(f"{summary.failed} of {summary.pictures + summary.failed} pictures could not be read")
+    return 1 if summary.failed else 0
+
+
+def _print_problem(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+
+
+def _print_summary(console: Console, summary: Summary, arguments: argparse.Namespace) -> None:
+    table = Table("picture", "size", "objects", box=box.SIMPLE_HEAD)
+    table.add_column("best", justify="right")
+    for row in summary.rows[:SHOWN_PICTURES]:
+        counts = ", ".join(f"{count} {escape(name)}" for name, count in row.counts.items())
+        best = f"{row.best:.2f}" if row.counts else ""
+        table.add_row(escape(row.source.name), f"{row.width}x{row.height}", counts or "-", best)
+    if summary.pictures > SHOWN_PICTURES:
+        table.add_row(f"... and {summary.pictures - SHOWN_PICTURES} more", "", "", "")
+    console.print(table)
+    stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in summary.stage_ms.items())
+    console.print(
+        f"{summary.pictures} pictures, {summary.objects} objects of score {arguments.score:g} or more; "
+        f"milliseconds a picture: {stages}",
+        soft_wrap=True,
+    )
+    for written in (arguments.output, arguments.json):
+        if written is not None and str(written) != "-":
+            console.print(f"wrote {written}", soft_wrap=True, markup=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cornernet-detect", description="Detect objects in pictures.")
+    parser.add_argument("model", metavar="MODEL", help="a bundle folder or an .onnx file of cornernet-export")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="an image, a folder or a glob")
+    parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write annotated pictures to this folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write one line a picture; - is standard output")
+    parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
+    parser.add_argument(
+        "--corners",
+        action="store_true",
+        help="draw the heat maps of both corners and the paired corners instead of labels",
+    )
+    return parser
+
+
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

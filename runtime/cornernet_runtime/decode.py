@@ -1,0 +1,142 @@
+"""Corner maps to candidate boxes (CornerNet, section 3.1 and the test-time procedure of section 4.2), in NumPy.
+
+The readable reference for every other decoder of this project. A sigmoid keeps order, so peaks and the best corners are
+found on the logits, and only the winners are turned into scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cornernet_runtime.detections import Candidates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.spec import DecodeParameters
+
+
+def decode(maps: CornerMaps, parameters: DecodeParameters) -> Candidates:
+    """Pair the best corners of one picture.
+
+    Args:
+        maps: Of one picture, [C, h, w], [1, h, w] and [2, h, w].
+        parameters: How many corners and pairs to keep, and which pairs to reject.
+
+    Returns:
+        Candidates in cells of the maps, best first. Ties go to the pair whose top-left corner ranks higher, then to
+        the one whose bottom-right corner does; corners of equal heat rank by their flat index, lower first. A corner
+        whose position or embedding is not finite pairs with nothing.
+    """
+    tl = _best_corners(maps.tl_heat, maps.tl_embed, maps.tl_offset, parameters.top_k)
+    br = _best_corners(maps.br_heat, maps.br_embed, maps.br_offset, parameters.top_k)
+    before = np.less if parameters.reject_empty else np.less_equal
+    with np.errstate(over="ignore"):  # huge embeddings of opposite sign are infinitely far apart, as they should be
+        distance = np.abs(tl.embedding[:, None] - br.embedding)
+    paired = tl.labels[:, None] == br.labels
+    paired &= distance <= parameters.embedding_distance
+    paired &= before(tl.x[:, None], br.x)
+    paired &= before(tl.y[:, None], br.y)
+    first, second = np.nonzero(paired)
+    scores = (tl.scores[first] + br.scores[second]) / np.float32(2)
+    order = np.argsort(-scores, kind="stable")[: parameters.candidates]
+    first, second = first[order], second[order]
+    return Candidates(
+        boxes=np.stack([tl.x[first], tl.y[first], br.x[second], br.y[second]], axis=1),
+        scores=scores[order],
+        tl_scores=tl.scores[first],
+        br_scores=br.scores[second],
+        labels=tl.labels[first],
+    )
+
+
+def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the highest cells that equal the maximum of their 3x3 neighbourhood.
+
+    Args:
+        heat: [C, h, w]. Neighbourhoods do not cross classes. NaN counts as minus infinity beside other cells and is
+            never a peak.
+        count: How many at most.
+
+    Returns:
+        Flat indices int64 [K] into ``heat`` and values float32 [K], descending; equal values by index.
+    """
+    _classes, height, width = heat.shape
+    row_highest = heat.max(axis=2)
+    known = None
+    if np.isnan(row_highest).any():
+        known = ~np.isnan(heat)
+        heat = np.where(known, heat, -np.inf)
+        row_highest = heat.max(axis=2)
+    # One pass over the map bounds the count-th best peak from below; only the few rows that reach the bound are
+    # compared with their neighbours, which would take nine passes over the whole map.
+    bound = _lower_bound(row_highest, count)
+    label, y = np.nonzero(row_highest >= bound)
+    rows = heat[label, y]
+    highest = rows.copy()
+    for neighbour in (y - 1, y + 1):
+        # At the map's edge this compares a row with itself.
+        np.maximum(highest, heat[label, neighbour.clip(0, height - 1)], out=highest)
+    is_peak = rows >= bound
+    is_peak &= rows >= highest
+    is_peak[:, 1:] &= rows[:, 1:] >= highest[:, :-1]
+    is_peak[:, :-1] &= rows[:, :-1] >= highest[:, 1:]
+    if known is not None:
+        is_peak &= known[label, y]
+    row, x = np.nonzero(is_peak)
+    values = rows[row, x]
+    order = np.argsort(-values, kind="stable")[:count]
+    cells = (label[row] * height + y[row]) * width + x
+    return cells[order], values[order]
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``1 / (1 + exp(-x))`` without overflow, infinities included."""
+    small = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, np.float32(1), small) / (1 + small), np.float32)
+
+
+class _Corners(NamedTuple):
+    """The best corners of one kind, best first, each [K]: position in cells, embedding, score, class."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def _best_corners(
+    heat: NDArray[np.float32], embed: NDArray[np.float32], offset: NDArray[np.float32], count: int
+) -> _Corners:
+    """Return the corners at the best peaks that have a finite position and embedding."""
+    indices, logits = find_peaks(heat, count)
+    labels, y, x = np.unravel_index(indices, heat.shape)
+    place_x = x.astype(np.float32) + offset[0, y, x]
+    place_y = y.astype(np.float32) + offset[1, y, x]
+    embedding = embed[0, y, x]
+    usable = np.isfinite(place_x) & np.isfinite(place_y) & np.isfinite(embedding)
+    columns = (place_x, place_y, embedding, sigmoid(logits), labels)
+    return _Corners(*(column[usable] for column in columns))
+
+
+def _lower_bound(row_highest: NDArray[np.float32], count: int) -> np.float32:
+    """Return a value that at least ``count`` peaks reach, or minus infinity.
+
+    Args:
+        row_highest: [C, h], highest value of each row. Where a row's is at least that of the rows above and below, the
+            cell that holds it is a peak.
+        count: Peaks wanted.
+    """
+    holds_peak = np.ones(row_highest.shape, np.bool_)
+    rises = row_highest[:, 1:] >= row_highest[:, :-1]
+    falls = row_highest[:, :-1] >= row_highest[:, 1:]
+    holds_peak[:, 1:] &= rises
+    holds_peak[:, :-1] &= falls
+    found = row_highest[holds_peak]
+    if len(found) < count:
+        return np.float32(-np.inf)
+    return np.float32(np.partition(found, len(found) - count)[len(found) - count])

@@ -1,0 +1,227 @@
+"""Detection over many pictures: the work behind ``cornernet-detect``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
+
+import cv2
+import numpy as np
+
+from cornernet_runtime.decode import sigmoid
+from cornernet_runtime.detector import Detector
+from cornernet_runtime.draw import draw_corners, draw_detections
+from cornernet_runtime.errors import FrameError, OutputError
+from cornernet_runtime.files import make_folder, open_atomically
+from cornernet_runtime.pictures import find_pictures, read_picture, write_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cornernet_runtime.detections import Detections
+    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DetectRequest:
+    """What to detect in, and what to write.
+
+    Attributes:
+        model: Bundle folder or ``.onnx`` file.
+        sources: Images, folders and globs.
+        backend: What runs the network; None is the best here.
+        output: Folder for annotated pictures, or None.
+        json_lines: File for one JSON object a line and picture, ``-`` for standard output, or None.
+        score: Least score of what is reported and drawn.
+        corners: Whether to draw heat maps and paired corners instead of labels.
+    """
+
+    model: str
+    sources: tuple[str, ...]
+    backend: str | None = None
+    output: Path | None = None
+    json_lines: Path | None = None
+    score: float = 0.3
+    corners: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSummary:
+    """What was found in one picture: its size in pixels, objects by class name, and the best score (0 without any)."""
+
+    source: Path
+    width: int
+    height: int
+    counts: dict[str, int]
+    best: float
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was found in all pictures; ``stage_ms`` is the mean time a picture spent in each stage, milliseconds."""
+
+    rows: list[PictureSummary] = field(default_factory=list)
+    failed: int = 0
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that were read."""
+        return len(self.rows)
+
+    @property
+    def objects(self) -> int:
+        """Objects found in them."""
+        return sum(sum(row.counts.values()) for row in self.rows)
+
+
+def _say_nothing(_: object) -> None:
+    pass
+
+
+def detect_pictures(
+    request: DetectRequest,
+    track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+    on_problem: Callable[[str], None] = _say_nothing,
+) -> Summary:
+    """Detect objects in every picture; one that cannot be read is named, counted and skipped.
+
+    Args:
+        request: What to do.
+        track: Wraps the pictures to show progress.
+        on_problem: Told of each picture that cannot be read.
+
+    Raises:
+        FrameError: A source names no picture.
+        OutputError: A result cannot be written, or would overwrite a source.
+        CornerNetError: The model cannot be opened.
+    """
+    pictures = find_pictures(request.sources)
+    targets = _targets(pictures, request.output)
+    summary, clock = Summary(), _Clock()
+    with (
+        Detector.open(request.model, request.backend) as detector,
+        _lines(request.json_lines) as lines,
+    ):
+        for path in track(pictures):
+            clock.start()
+            try:
+                frame = read_picture(path)
+            except FrameError as error:
+                on_problem(str(error))
+                summary.failed += 1
+                continue
+            clock.stop("reading")
+            maps, placement = detector.corner_maps(frame)
+            detections = detector.finish(maps, placement).above(request.score)
+            clock.stop("detecting")
+            if path in targets:
+                if request.corners:
+                    tl_heat = heat_on_frame(maps.tl_heat, placement, detector.spec)
+                    br_heat = heat_on_frame(maps.br_heat, placement, detector.spec)
+                    picture = draw_corners(frame, tl_heat, br_heat, detections)
+                else:
+                    picture = draw_detections(frame, detections)
+                write_picture(targets[path], picture)
+                clock.stop("drawing")
+            if lines is not None:
+                lines.write(_json_line(path, frame, detections).encode())
+            summary.rows.append(_summarise(path, frame, detections))
+    summary.stage_ms = clock.means(summary.pictures)
+    return summary
+
+
+def heat_on_frame(heat: NDArray[np.float32], placement: Placement, spec: ModelSpec) -> NDArray[np.float32]:
+    """Return the highest probability over the classes at each pixel of the frame.
+
+    Args:
+        heat: Logits [C, h, w] of one picture.
+        placement: Where the frame lies in the input.
+        spec: Of the model.
+
+    Returns:
+        float32 [H, W], 0 to 1, bilinear between cells.
+    """
+    height, width = spec.input_size
+    whole = cv2.resize(sigmoid(heat.max(axis=0)), (width, height), interpolation=cv2.INTER_LINEAR)
+    rows = slice(placement.top, placement.top + placement.size[0])
+    columns = slice(placement.left, placement.left + placement.size[1])
+    frame_height, frame_width = placement.frame_size
+    resized = cv2.resize(whole[rows, columns], (frame_width, frame_height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)
+
+
+def _targets(pictures: Sequence[Path], output: Path | None) -> dict[Path, Path]:
+    """Return where each picture's annotated copy goes; equal names from different folders are numbered."""
+    if output is None:
+        return {}
+    make_folder(output)
+    targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for path in pictures:
+        number, target = 1, output / path.name
+        while target in taken:
+            number += 1
+            target = output / f"{path.stem}-{number}{path.suffix}"
+        if target.exists() and target.samefile(path):
+            raise OutputError(f"{target}: would overwrite the picture itself; choose another --output folder")
+        taken.add(target)
+        targets[path] = target
+    return targets
+
+
+@contextlib.contextmanager
+def _lines(path: Path | None) -> Iterator[BinaryIO | None]:
+    if path is None:
+        yield None
+    elif str(path) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        make_folder(path.parent)
+        with open_atomically(path) as stream:
+            yield stream
+
+
+def _json_line(path: Path, frame: NDArray[np.uint8], detections: Detections) -> str:
+    height, width = frame.shape[:2]
+    objects = [
+        {"label": name, "score": round(score, 6), "box": [round(side, 3) for side in box.tolist()]}
+        for box, score, name in detections
+    ]
+    content = {"source": str(path), "width": width, "height": height, "detections": objects}
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _summarise(path: Path, frame: NDArray[np.uint8], detections: Detections) -> PictureSummary:
+    counts = Counter(name for _, _, name in detections)
+    best = float(detections.scores[0]) if len(detections) else 0.0
+    return PictureSummary(path, frame.shape[1], frame.shape[0], dict(counts.most_common()), best)
+
+
+class _Clock:
+    """Time spent by stage: each stop books what passed since the last one."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._last = 0.0
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] += now - self._last
+        self._last = now
+
+    def means(self, count: int) -> dict[str, float]:
+        return {stage: seconds * 1000 / max(count, 1) for stage, seconds in self._seconds.items()}

@@ -1,0 +1,41 @@
+"""What goes wrong, as one small tree.
+
+Each message says what was expected, what came, and what to do next. The command lines print it on one line without a
+traceback and exit with status 1.
+"""
+
+
+class CornerNetError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class BundleError(CornerNetError):
+    """A bundle folder or its ``bundle.json`` cannot be used."""
+
+
+class ModelError(CornerNetError):
+    """A model file (ONNX or checkpoint) is not a CornerNet of ours, or does not fit its metadata."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint is truncated, foreign, newer than this version, or disagrees with its header."""
+
+
+class BackendError(CornerNetError):
+    """No backend can run the model here, or the one asked for cannot."""
+
+
+class SizeError(CornerNetError):
+    """An input size that the network cannot take."""
+
+
+class FrameError(CornerNetError):
+    """A frame or picture that cannot be read or has the wrong shape or type."""
+
+
+class OutputError(CornerNetError):
+    """A file or folder that cannot be written, or that exists and was not to be replaced."""
+
+
+class VerificationError(CornerNetError):
+    """A stage of the deployment differs from the one before by more than its tolerance."""

@@ -1,0 +1,119 @@
+"""Writing files and folders so that a failure or a kill leaves either the old state or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from cornernet_runtime.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write ``data`` under a temporary name beside ``path`` and rename it.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the disk is full. Nothing is left behind.
+    """
+    with open_atomically(path) as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream that becomes ``path`` when the block ends without an error, and nothing otherwise.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
+            yield cast("BinaryIO", stream.file)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that takes its place when the block ends without an error.
+
+    Args:
+        path: The folder to make.
+        replace: Whether an existing folder at ``path`` may be replaced; it stays until the new one is whole.
+
+    Raises:
+        OutputError: ``path`` exists and is not to be replaced, is no folder, or cannot be written.
+    """
+    if path.is_dir() and not replace and any(path.iterdir()):
+        raise OutputError(f"{path} exists: choose another folder, or add --force to replace it")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file: choose the name of a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise OutputError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _exchange(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents unless it is there.
+
+    Raises:
+        OutputError: It cannot be made or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; what stood there goes last, and comes back if the rename fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,183 @@
+"""What has to travel with the weights so that a picture becomes the right boxes.
+
+The same record stands in a checkpoint's header, in the ONNX file's ``metadata_props`` and in ``bundle.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cornernet_runtime.errors import CornerNetError, ModelError, SizeError
+from cornernet_runtime.records import RecordError, from_json, to_json
+
+SCHEMA_VERSION = 1
+
+NmsMethod = Literal["gaussian", "linear", "hard"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """How grey levels become network input: ``(level / 255 - mean) / std`` per channel.
+
+    Attributes:
+        channel_order: Order of the three channels in the input and in the three triples below.
+        mean: Mean as a fraction of 255.
+        std: Standard deviation as a fraction of 255, positive.
+        pad: Grey levels (0 to 255) of the border around a picture, applied before normalising.
+    """
+
+    channel_order: Literal["bgr", "rgb"] = "bgr"
+    mean: tuple[float, float, float] = (0.40789654, 0.44719302, 0.47026115)
+    std: tuple[float, float, float] = (0.28863828, 0.27408164, 0.27809835)
+    pad: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise RecordError(f"normalisation.std: expected positive numbers, got {self.std}")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeParameters:
+    """How corner maps become candidates (cornernet_runtime.decode).
+
+    Attributes:
+        top_k: Corners kept per kind, over all classes.
+        candidates: Pairs kept, best first.
+        embedding_distance: A pair is rejected when its embeddings differ by more.
+        reject_empty: Also reject pairs of zero width or height (mmdetection); otherwise only negative ones.
+    """
+
+    top_k: int = 100
+    candidates: int = 1000
+    embedding_distance: float = 0.5
+    reject_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.top_k, self.candidates) < 1:
+            raise RecordError(f"decode: expected top_k and candidates of at least 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class NmsParameters:
+    """How candidates become detections (cornernet_runtime.nms).
+
+    Attributes:
+        method: Gaussian or linear decay of overlapping scores, or their removal.
+        sigma: Gaussian decay is ``exp(-iou**2 / sigma)``.
+        iou_threshold: Linear decay and removal act on overlaps above it.
+        score_floor: A candidate whose score falls below it is dropped; positive.
+        pixel_extent: Added to width and height in IoU: 1 in the original (a box covers whole pixels), 0 in mmdetection.
+        max_detections: Detections kept per picture.
+    """
+
+    method: NmsMethod = "gaussian"
+    sigma: float = 0.5
+    iou_threshold: float = 0.5
+    score_floor: float = 0.001
+    pixel_extent: float = 1.0
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if min(self.sigma, self.score_floor) <= 0 or self.max_detections < 1:
+            raise RecordError(f"nms: expected sigma and score_floor > 0, max_detections >= 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything about a model that its graph does not say.
+
+    Attributes:
+        name: Architecture, for people.
+        class_names: One name a heat channel, in order, distinct.
+        stride: Input pixels a cell of the corner maps.
+        modulus: A side of the input must be one less than a multiple of it.
+        input_size: Height and width of the network input, pixels.
+        largest_size: Largest height and width that the file accepts; corner pooling is silently wrong beyond.
+        geometry: How a frame becomes input. ``fit``: scaled into the input, aspect kept, centred.
+        normalisation: Grey levels to input.
+        decode: Corner maps to candidates.
+        nms: Candidates to detections.
+        precision: Of the weights and activations inside; inputs and outputs are always float32.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    stride: int
+    modulus: int
+    input_size: tuple[int, int]
+    largest_size: tuple[int, int]
+    geometry: Literal["fit"] = "fit"
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    decode: DecodeParameters = field(default_factory=DecodeParameters)
+    nms: NmsParameters = field(default_factory=NmsParameters)
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        names = self.class_names
+        if not names or len(set(names)) != len(names) or not all(names):
+            raise RecordError(f"class_names: expected distinct, non-empty names, got {list(names)}")
+        if self.stride < 1 or self.modulus < self.stride or self.modulus % self.stride:
+            raise RecordError(
+                f"modulus: expected a multiple of the stride {self.stride}, got {self.modulus}",
+            )
+        for side, largest in zip(self.input_size, self.largest_size, strict=True):
+            check_side(side, self.modulus)
+            if side > largest:
+                raise RecordError(
+                    f"input_size: expected at most {self.largest_size}, got {self.input_size}",
+                )
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the corner maps at ``input_size``, cells."""
+        height, width = self.input_size
+        return (height + 1) // self.stride, (width + 1) // self.stride
+
+
+def check_side(side: int, modulus: int) -> None:
+    """Raise SizeError unless ``side`` is one less than a positive multiple of ``modulus``."""
+    if side % modulus == modulus - 1:
+        return
+    below = (side + 1) // modulus * modulus - 1
+    valid = [near for near in (below, below + modulus) if near > 0]
+    raise SizeError(
+        f"input side {side}: this network needs one less than a multiple of {modulus}; "
+        f"nearest valid: {' and '.join(map(str, valid))}",
+    )
+
+
+def spec_to_text(spec: ModelSpec) -> str:
+    """Return the spec with its schema version as one JSON text, for ONNX metadata and checkpoint headers."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "spec": to_json(spec)})
+
+
+def spec_from_text(text: str, source: str) -> ModelSpec:
+    """Read what ``spec_to_text`` wrote; ``source`` names the file in errors.
+
+    Raises:
+        ModelError: Not JSON, of a newer schema, or with a field that does not hold.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{source}: its metadata is not JSON ({error}); export the model again") from error
+    check_schema(data, source, ModelError)
+    try:
+        return from_json(ModelSpec, data.get("spec"), "spec")
+    except (RecordError, SizeError) as error:
+        raise ModelError(f"{source}: its metadata does not hold: {error}; export the model again") from error
+
+
+def check_schema(data: object, source: str, error: type[CornerNetError]) -> None:
+    """Raise ``error`` unless the parsed JSON object carries a schema version that this code reads."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise error(f"{source}: expected a schema_version of 1 to {SCHEMA_VERSION}, got {version!r}")
+    if version > SCHEMA_VERSION:
+        raise error(
+            f"{source}: written with schema {version}, this version reads up to {SCHEMA_VERSION}; "
+            "upgrade cornernet-trt (pip install --upgrade cornernet-trt)",
+        )

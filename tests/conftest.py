@@ -1,0 +1,55 @@
+"""A small network with random weights, as checkpoint and as bundle, made once for all tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_export.checkpoint import save_checkpoint
+from cornernet_export.model import CornerNet, CornerNetConfig
+from cornernet_runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = CornerNetConfig(
+    name="small", classes=3, stacks=2, stem=(8, 16), dims=(16, 16, 24), modules=(1, 1, 1), pool_width=8
+)
+SMALL_SPEC = ModelSpec(
+    name="small",
+    class_names=("ant", "bee", "cat"),
+    stride=4,
+    modulus=16,
+    input_size=(63, 95),
+    largest_size=(63, 95),
+)
+
+
+def small_model() -> CornerNet:
+    """Return the network in inference mode with lively random weights and batch norm statistics."""
+    torch.manual_seed(0)
+    model = CornerNet(SMALL)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(path, small_model(), SMALL_SPEC)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "small"
+    export_bundle(ExportRequest(checkpoint_path, path))
+    return path

@@ -1,0 +1,1 @@
+"""Training of CornerNet: scenes of shapes, losses, a loop."""
