@@ -42,15 +42,24 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _print_verification(console: Console, verification: Verification) -> None:
-    table = Table("stage", "output", box=box.SIMPLE_HEAD)
-    for heading in ("largest error", "tolerance", ""):
+    """Print one row an output, one column a source of input; a failure stands out in the last column."""
+    first = verification.outputs[0]
+    sources = list(dict.fromkeys(check.source for check in verification.outputs))
+    console.print(f"{first.stage}: largest error of each output, relative to its largest value", soft_wrap=True)
+    table = Table("output", box=box.SIMPLE_HEAD)
+    for heading in (*(f"on {source}" for source in sources), "tolerance", ""):
         table.add_column(heading, justify="right")
-    for check in verification.outputs:
-        table.add_row(check.stage, check.output, f"{check.error:.1e}", f"{check.tolerance:.0e}", _mark(check.passed))
-    for pairs in verification.detections:
-        found = f"{pairs.matched} of {pairs.reference} matched, {pairs.extra} extra"
-        table.add_row(pairs.stage, "detections", found, f"{pairs.required:.0%} matched", _mark(pairs.passed))
+    for name in dict.fromkeys(check.output for check in verification.outputs):
+        checks = [check for check in verification.outputs if check.output == name]
+        errors = [f"{check.error:.1e}" for check in checks]
+        table.add_row(name, *errors, f"{first.tolerance:.0e}", _mark(all(check.passed for check in checks)))
     console.print(table)
+    for pairs in verification.detections:
+        console.print(
+            f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {pairs.extra} extra "
+            f"({pairs.required:.0%} required)  {_mark(pairs.passed)}",
+            soft_wrap=True,
+        )
 
 
 def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:

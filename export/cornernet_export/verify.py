@@ -37,28 +37,30 @@ def verify(reference: Detector, candidate: Detector, stage: str, tolerance: floa
     picture = sample_picture()
     expected, placement = reference.corner_maps(picture)
     found, _ = candidate.corner_maps(picture)
-    checks = compare_outputs(expected, found, f"{stage}, picture", tolerance)
+    checks = compare_outputs(expected, found, stage, "picture", tolerance)
     detections = compare_detections(
-        reference.finish(expected, placement), candidate.finish(found, placement), f"{stage}, picture"
+        reference.finish(expected, placement), candidate.finish(found, placement), stage, "picture"
     )
     # Noise reaches far more of the network's range than a picture does.
     noise = np.random.default_rng(0).standard_normal((1, 3, *reference.spec.input_size), np.float32)
     expected, found = reference.backend(noise)[0], candidate.backend(noise)[0]
-    checks += compare_outputs(expected, found, f"{stage}, noise", tolerance)
+    checks += compare_outputs(expected, found, stage, "noise", tolerance)
     return Verification(outputs=checks, detections=(detections,))
 
 
-def compare_outputs(expected: CornerMaps, found: CornerMaps, stage: str, tolerance: float) -> tuple[OutputCheck, ...]:
+def compare_outputs(
+    expected: CornerMaps, found: CornerMaps, stage: str, source: str, tolerance: float
+) -> tuple[OutputCheck, ...]:
     """Return the largest error of each of the six maps, relative to the largest value expected in it."""
     checks = []
     for name in OUTPUT_NAMES:
         want, have = getattr(expected, name), getattr(found, name)
         error = np.abs(have - want).max() / np.abs(want).max(initial=np.finfo(np.float32).tiny)
-        checks.append(OutputCheck(stage, name, float(error), tolerance))
+        checks.append(OutputCheck(stage, source, name, float(error), tolerance))
     return tuple(checks)
 
 
-def compare_detections(expected: Detections, found: Detections, stage: str) -> DetectionCheck:
+def compare_detections(expected: Detections, found: Detections, stage: str, source: str) -> DetectionCheck:
     """Match detections one to one, best first: same class, IoU of at least 0.99, nearly the same score."""
     wanted = expected.above(SCORE)
     # A counterpart may lie just below the score that the other lies above.
@@ -74,7 +76,7 @@ def compare_detections(expected: Detections, found: Detections, stage: str) -> D
             free[choices[0]] = False
             matched += 1
     extra = int(np.count_nonzero(free & (offered.scores >= SCORE + SCORE_SLACK)))
-    return DetectionCheck(stage, len(wanted), matched, extra, REQUIRED_MATCHES)
+    return DetectionCheck(stage, source, len(wanted), matched, extra, REQUIRED_MATCHES)
 
 
 def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -23,13 +23,15 @@ class OutputCheck:
     """One output tensor held against the same output one stage before.
 
     Attributes:
-        stage: Which two forms were compared, on which input.
+        stage: Which two forms were compared, as ``reference -> candidate``.
+        source: What they were run on: ``picture`` or ``noise``.
         output: Name of the tensor.
         error: Largest absolute difference over the largest absolute value of the reference.
         tolerance: Largest error allowed.
     """
 
     stage: str
+    source: str
     output: str
     error: float
     tolerance: float
@@ -45,7 +47,8 @@ class DetectionCheck:
     """The detections of one input held against those of the stage before.
 
     Attributes:
-        stage: Which two forms were compared, on which input.
+        stage: Which two forms were compared, as ``reference -> candidate``.
+        source: What they were run on.
         reference: Detections of the reference above the score that counts.
         matched: Of those, how many have a counterpart of the same class, nearly the same box and score.
         extra: Detections above that score without a counterpart in the reference.
@@ -53,6 +56,7 @@ class DetectionCheck:
     """
 
     stage: str
+    source: str
     reference: int
     matched: int
     extra: int
