@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
 from rich.table import Table
+
+from cornernet_runtime.machine import core_count, cpu_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,13 +62,4 @@ def timing_table(title: str, times: Mapping[str, NDArray[np.float64]], reference
 def environment(*distributions: str) -> str:
     """Return one line on processor, cores and versions, for the head of a report."""
     versions = (f"{name} {metadata.version(name)}" for name in ("numpy", *distributions))
-    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{cpu_name()}, {core_count()} cores; Python {platform.python_version()}, {', '.join(versions)}"

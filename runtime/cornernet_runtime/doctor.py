@@ -6,15 +6,12 @@ Versions come from package metadata: torch, onnx and TensorRT are never imported
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import importlib.util
 import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -22,12 +19,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from cornernet_runtime.machine import Gpu, ProbeError, core_count, cpu_name, find_gpus, one_line, output_of
 from cornernet_runtime.version import __version__
 
 State = Literal["ok", "missing", "problem"]
 Group = Literal["system", "run", "export", "gpu", "other"]
 
-TOOL_TIMEOUT_SECONDS = 10.0  # of each program asked for its version: nvidia-smi waits for ever on a hung driver
 PLUGIN_VARIABLE = "CORNERNET_PLUGIN"
 
 
@@ -52,16 +49,6 @@ class Fact:
     value: str
     purpose: str = ""
     command: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One NVIDIA GPU, its compute capability such as ``9.0``. None is what its driver does not tell."""
-
-    name: str
-    compute_capability: str | None
-    driver_version: str | None
-    memory_mib: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +119,6 @@ _NEEDS = {
 }
 
 
-class _ProbeError(Exception):
-    """Something that is there did not answer as it should; the message is for the user."""
-
-
 def diagnose() -> Report:
     """Look at this machine and this Python environment.
 
@@ -196,11 +179,6 @@ def _system_facts() -> tuple[Fact, ...]:
     system = f"{platform.system()} {platform.machine()}"
     with contextlib.suppress(OSError, KeyError):  # only Linux has the file
         system = f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {system}"
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # only Linux has the file, and on ARM it names no model
-        names = re.findall(r"(?m)^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"))
-        cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = "size unknown"
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no sysconf, or it lacks these names
         memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
@@ -208,7 +186,7 @@ def _system_facts() -> tuple[Fact, ...]:
         Fact("cornernet_trt", "cornernet-trt", "system", "ok", version),
         Fact("python", "Python", "system", "ok", f"{platform.python_version()} ({sys.executable})"),
         Fact("system", "System", "system", "ok", system),
-        Fact("cpu", "CPU", "system", "ok", f"{cpu}, {cores} cores"),
+        Fact("cpu", "CPU", "system", "ok", f"{cpu_name()}, {core_count()} cores"),
         Fact("memory", "Memory", "system", "ok", memory),
     )
 
@@ -267,7 +245,7 @@ def _import_error(module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - a broken native package raises anything, and its row says what
-        return _one_line(f"{type(error).__name__}: {error}")
+        return one_line(f"{type(error).__name__}: {error}")
     return ""
 
 
@@ -295,18 +273,17 @@ def _tool_fact(key: str) -> Fact:
     if path is None:
         return _fact(key, "missing")
     try:
-        found = re.search(pattern, _output_of(path, option))
-    except _ProbeError as error:
+        found = re.search(pattern, output_of(path, option))
+    except ProbeError as error:
         return _fact(key, "problem", str(error))
     return _fact(key, "ok", f"{found[1] if found else 'version unknown'} ({path})")
 
 
 def _gpu_fact() -> tuple[tuple[Gpu, ...], Fact]:
-    """Ask nvidia-smi, or where that is not there the driver's library."""
-    path = shutil.which("nvidia-smi")
+    """Return the GPUs and their row."""
     try:
-        gpus = _gpus_of_nvidia_smi(path) if path else _gpus_of_libcuda()
-    except _ProbeError as error:
+        gpus = find_gpus()
+    except ProbeError as error:
         state: State = "missing" if "No devices were found" in str(error) else "problem"
         return (), _fact("gpu", state, str(error) if state == "problem" else "")
     if not gpus:
@@ -319,71 +296,3 @@ def _describe_gpu(gpu: Gpu) -> str:
     capability = f"compute capability {gpu.compute_capability or 'unknown'}"
     memory = f"{gpu.memory_mib / 1024:.1f} GiB" if gpu.memory_mib else "memory unknown"
     return f"{gpu.name}, {capability}, driver {gpu.driver_version or 'unknown'}, {memory}"
-
-
-def _gpus_of_nvidia_smi(path: str) -> tuple[Gpu, ...]:
-    query = "--query-gpu=name,compute_cap,driver_version,memory.total"
-    gpus = []
-    for line in _output_of(path, query, "--format=csv,noheader,nounits").splitlines():
-        name, *rest = line.strip().rsplit(", ", 3)
-        if len(rest) != 3:
-            raise _ProbeError(f"nvidia-smi printed: {_one_line(line)}")
-        capability, driver, memory = (None if value.startswith("[") else value for value in rest)  # "[N/A]"
-        gpus.append(Gpu(name, capability, driver, int(memory) if memory and memory.isdecimal() else None))
-    return tuple(gpus)
-
-
-def _gpus_of_libcuda() -> tuple[Gpu, ...]:
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return ()
-    status = cuda.cuInit(0)
-    if status in {34, 100}:  # CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE
-        return ()
-    if status:
-        raise _ProbeError(f"the CUDA driver does not start: cuInit returned {status}")
-    driver = None
-    with contextlib.suppress(OSError):  # the library knows the version of CUDA only
-        driver = Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
-    count, device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
-    gpus = []
-    cuda.cuDeviceGetCount(ctypes.byref(count))
-    for index in range(count.value):
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        cuda.cuDeviceGetName(name, len(name), device)
-        cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # COMPUTE_CAPABILITY_MAJOR
-        cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # COMPUTE_CAPABILITY_MINOR
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-        capability = f"{major.value}.{minor.value}"
-        gpus.append(Gpu(name.value.decode(errors="replace"), capability, driver, memory.value // 2**20))
-    return tuple(gpus)
-
-
-def _output_of(*command: str) -> str:
-    """Return the standard output of a program; raise _ProbeError if it fails or takes too long."""
-    name = Path(command[0]).name
-    pipe, none = subprocess.PIPE, subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(  # noqa: S603 - found on PATH, fixed arguments
-            command, stdin=none, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True
-        )
-        output, errors = process.communicate(timeout=TOOL_TIMEOUT_SECONDS)
-    except OSError as error:
-        raise _ProbeError(f"{name} does not start: {error.strerror or error}") from error
-    except subprocess.TimeoutExpired as error:
-        # All of its session, as a script's child would live on; and what hangs in a driver cannot be killed.
-        os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-        raise _ProbeError(f"{name} did not answer within {TOOL_TIMEOUT_SECONDS:g} seconds") from error
-    if process.returncode:
-        said = _one_line(output or errors) or "nothing"
-        raise _ProbeError(f"{name} failed with status {process.returncode} and said: {said}")
-    return output
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 240 else f"{line[:237]}..."

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.geometry import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ def draw_detections(frame: NDArray[np.uint8], detections: Detections) -> NDArray
     Raises:
         FrameError: ``frame`` has another shape or type.
     """
-    _check_frame(frame)
+    check_frame(frame)
     picture, style = frame.copy(), _Style.of(frame)
     boxes = _pixel_edges(detections.boxes, picture, style.line)
     colours = [_class_colour(int(label)) for label in detections.labels]
@@ -86,7 +87,7 @@ def draw_corners(
     Raises:
         FrameError: ``frame`` has another shape or type, or a heat map another height or width.
     """
-    _check_frame(frame)
+    check_frame(frame)
     for name, heat in (("tl_heat", tl_heat), ("br_heat", br_heat)):
         if heat.shape != frame.shape[:2]:
             raise FrameError(f"{name}: expected size {frame.shape[:2]} of the frame, got {heat.shape}")
@@ -119,11 +120,6 @@ class _Style:
         side = math.sqrt(picture.shape[0] * picture.shape[1])
         line = round(1 + side / 500)
         return cls(max(7, round(5 + 0.007 * side)), line, max(1, round(line / 3)), max(8, round(side / 50)))
-
-
-def _check_frame(frame: Picture) -> None:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise FrameError(f"frame: expected uint8 [H, W, 3], BGR, got {frame.dtype} {list(frame.shape)}")
 
 
 def _pixel_edges(boxes: NDArray[np.float32], picture: Picture, line: int) -> Rectangles:

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from cornernet_runtime import doctor
+from cornernet_runtime import doctor, machine
 from cornernet_runtime.cli.doctor import main
 from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.doctor import Gpu, Report, diagnose
@@ -153,7 +153,7 @@ def test_nvidia_smi_that_fails_is_a_problem_with_its_own_words(programs, capsys)
 
 
 def test_nvidia_smi_that_hangs_is_a_problem_and_does_not_hold_the_doctor(programs, monkeypatch):
-    monkeypatch.setattr(doctor, "TOOL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(machine, "TOOL_TIMEOUT_SECONDS", 0.3)
     write_program(programs / "nvidia-smi", "sleep 60; echo late")
     start = time.monotonic()
     fact = facts()["gpu"]
@@ -162,7 +162,7 @@ def test_nvidia_smi_that_hangs_is_a_problem_and_does_not_hold_the_doctor(program
 
 
 def test_children_of_a_program_that_hangs_do_not_outlive_it(programs, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "TOOL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(machine, "TOOL_TIMEOUT_SECONDS", 0.3)
     write_program(programs / "nvidia-smi", f"(sleep 1; touch {tmp_path}/late) & wait")
     diagnose()
     time.sleep(1.5)

@@ -359,9 +359,9 @@ def test_the_legend_reads_on_any_frame():
     ],
 )
 def test_a_frame_of_another_kind_is_refused(frame):
-    with pytest.raises(FrameError, match=r"expected uint8 \[H, W, 3\]"):
+    with pytest.raises(FrameError, match=r"a frame is uint8 \[H, W, 3\]"):
         draw_detections(frame, found([]))
-    with pytest.raises(FrameError, match=r"expected uint8 \[H, W, 3\]"):
+    with pytest.raises(FrameError, match=r"a frame is uint8 \[H, W, 3\]"):
         draw_corners(frame, no_heat(frame), no_heat(frame), found([]))
 
 
