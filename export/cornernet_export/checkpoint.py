@@ -47,7 +47,7 @@ def save_checkpoint(path: Path, model: CornerNet, spec: ModelSpec) -> None:
     """
     config = json.dumps({"schema_version": SCHEMA_VERSION, "config": to_json(model.config)})
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in _stored(model).items()}
-    write_atomically(path, save(tensors, {CONFIG_KEY: config, SPEC_KEY: spec_to_text(spec)}))
+    write_atomically(path, _in_order(save(tensors, {CONFIG_KEY: config, SPEC_KEY: spec_to_text(spec)})))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -113,6 +113,16 @@ def _read_header(header: Mapping[str, str], source: str) -> tuple[CornerNetConfi
             f"{(config.classes, config.stride, config.modulus)} in the config",
         )
     return config, spec
+
+
+def _in_order(data: bytes) -> bytes:
+    """Sort the texts of the header, which safetensors writes in random order: equal networks make equal files."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _stored(model: CornerNet) -> dict[str, torch.Tensor]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from cornernet_runtime.spec import NmsParameters
@@ -31,27 +33,90 @@ def soft_nms(
     Returns:
         Indices int64 [N] of what survives, best first, and its final scores float32 [N]. Ties go to the lower index.
     """
+    order = _by_class(scores, labels, parameters)
+    picks = list(_pick(boxes[order], scores[order], labels[order], order, parameters))
+    indices = order[np.array([pick.position for pick in picks], np.int64)]
+    return indices, np.array([pick.score for pick in picks], np.float32)
+
+
+def merging_soft_nms(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    corner_scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    parameters: NmsParameters,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Soft-NMS that also moves each picked box to a mean of those around it, for several scales of one picture.
+
+    A corner becomes the mean of that corner over the picked box and the remaining ones of its class, weighted by the
+    corner's score and, but for the picked box's own, by ``(1 - decay) ** merge_exponent``: only boxes that nearly
+    coincide count. Overlaps are those of the boxes before they move.
+
+    Args:
+        boxes: [M, 4], x1 y1 x2 y2 in pixels.
+        scores: [M]; NaN is dropped.
+        corner_scores: [M, 2], score of the top-left and of the bottom-right corner.
+        labels: [M], class of each.
+        parameters: Decay, floor, cut and exponent.
+
+    Returns:
+        As ``soft_nms``, and the merged boxes float32 [N, 4].
+    """
+    order = _by_class(scores, labels, parameters)
+    boxes, corner_scores = boxes[order], corner_scores[order]
+    picks, merged = [], []
+    for pick in _pick(boxes, scores[order], labels[order], order, parameters):
+        weights = np.where(pick.remaining, (1 - pick.decay) ** np.float32(parameters.merge_exponent), 0)
+        weights[pick.position - pick.rivals.start] = 1
+        shares = np.repeat(weights[:, None] * corner_scores[pick.rivals], 2, axis=1)
+        merged.append((boxes[pick.rivals] * shares).sum(0) / shares.sum(0))
+        picks.append(pick)
+    indices = order[np.array([pick.position for pick in picks], np.int64)]
+    final = np.array([pick.score for pick in picks], np.float32)
+    return indices, final, np.array(merged, np.float32).reshape(-1, 4)
+
+
+class _Pick(NamedTuple):
+    """One step: which box was picked, its score, and what it does to the boxes of its class (a slice)."""
+
+    position: int
+    score: np.float32
+    rivals: slice
+    decay: NDArray[np.float32]
+    remaining: NDArray[np.bool_]
+
+
+def _by_class(scores: NDArray[np.float32], labels: NDArray[np.int64], parameters: NmsParameters) -> NDArray[np.int64]:
+    """Return the indices that reach the floor, sorted by class and within a class as they came."""
     kept = np.flatnonzero(scores >= parameters.score_floor)
-    kept = kept[np.argsort(labels[kept], kind="stable")]  # a class becomes a slice, in input order
-    left = scores[kept].astype(np.float32)
-    overlap = _Overlap(boxes[kept], parameters.pixel_extent)
-    classes, starts = np.unique(labels[kept], return_index=True)
-    slices = dict(zip(classes.tolist(), map(slice, starts, [*starts[1:], len(kept)]), strict=True))
-    picked: list[int] = []
-    final: list[np.float32] = []
-    while len(picked) < parameters.max_detections and len(kept):
+    return kept[np.argsort(labels[kept], kind="stable")]
+
+
+def _pick(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    order: NDArray[np.int64],
+    parameters: NmsParameters,
+) -> Iterator[_Pick]:
+    """Yield the picks, best first; boxes are sorted by class, ``order`` tells where each stood."""
+    left = scores.astype(np.float32)
+    overlap = _Overlap(boxes, parameters.pixel_extent)
+    classes, starts = np.unique(labels, return_index=True)
+    slices = dict(zip(classes.tolist(), map(slice, starts.tolist(), [*starts[1:].tolist(), len(labels)]), strict=True))
+    for _ in range(min(parameters.max_detections, len(left))):
         best = int(left.argmax())
         if left[best] < parameters.score_floor:
-            break
+            return
         # Ties across classes go to the lower input index, which the order by class hides.
         ties = np.flatnonzero(left == left[best])
-        best = int(ties[kept[ties].argmin()])
-        picked.append(best)
-        final.append(left[best])
-        same = slices[int(labels[kept[best]])]
-        left[same] *= _weights(overlap(best, same), parameters)
+        best = int(ties[order[ties].argmin()])
+        score, rivals = left[best], slices[int(labels[best])]
         left[best] = -1  # taken
-    return kept[np.array(picked, np.int64)], np.array(final, np.float32)
+        decay = _weights(overlap(best, rivals), parameters)
+        remaining = left[rivals] >= parameters.score_floor
+        left[rivals] *= decay
+        yield _Pick(best, score, rivals, decay, remaining)
 
 
 def _weights(iou: NDArray[np.float32], parameters: NmsParameters) -> NDArray[np.float32]:

@@ -71,6 +71,7 @@ class NmsParameters:
         score_floor: A candidate whose score falls below it is dropped; positive.
         pixel_extent: Added to width and height in IoU: 1 in the original (a box covers whole pixels), 0 in mmdetection.
         max_detections: Detections kept per picture.
+        merge_exponent: How sharply merging, used with several scales, prefers boxes that coincide.
     """
 
     method: NmsMethod = "gaussian"
@@ -79,6 +80,7 @@ class NmsParameters:
     score_floor: float = 0.001
     pixel_extent: float = 1.0
     max_detections: int = 100
+    merge_exponent: float = 10.0
 
     def __post_init__(self) -> None:
         if min(self.sigma, self.score_floor) <= 0 or self.max_detections < 1:

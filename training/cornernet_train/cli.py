@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     shapes = commands.add_parser("shapes", help="write a data set of shapes in COCO format")
     shapes.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     shapes.add_argument("--images", type=_count, required=True, metavar="N", help="how many pictures")
-    shapes.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other pictures (default 0)")
+    shapes.add_argument("--seed", type=_seed, default=0, metavar="S", help="another seed, other pictures (default 0)")
     shapes.set_defaults(run=_shapes)
 
     fit = commands.add_parser("fit", help="train a model")
@@ -67,6 +67,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected at least 0, got {text}")
     return value
 
 

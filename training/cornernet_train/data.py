@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from cornernet_export.targets import Targets, encode_boxes
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import Preprocessor
+from cornernet_runtime.pictures import read_picture
 from cornernet_train.losses import TargetBatch
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
@@ -62,7 +62,7 @@ class CocoPictures:
         folder: The data set.
 
     Raises:
-        FrameError: The annotations are missing or hold no picture.
+        FrameError: The annotations are missing, broken, hold no picture, or name their categories badly.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,30 +70,31 @@ class CocoPictures:
         try:
             content = json.loads(path.read_text())
             categories = sorted(content["categories"], key=lambda category: category["id"])
+            self.class_names = tuple(str(category["name"]) for category in categories)
             self._images = [(image["id"], folder / "images" / image["file_name"]) for image in content["images"]]
             self._objects: dict[int, list[tuple[list[float], int]]] = {key: [] for key, _ in self._images}
             label = {category["id"]: index for index, category in enumerate(categories)}
             for item in content["annotations"]:
                 if not item.get("iscrowd", 0):
-                    self._objects[item["image_id"]].append((item["bbox"], label[item["category_id"]]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                    left, top, width, height = map(float, item["bbox"])
+                    corners = [left, top, left + width, top + height]
+                    self._objects[item["image_id"]].append((corners, label[item["category_id"]]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FrameError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from error
         if not self._images:
             raise FrameError(f"{path}: lists no picture")
-        self.class_names = tuple(str(category["name"]) for category in categories)
+        if not self.class_names or not all(self.class_names) or len(set(self.class_names)) != len(categories):
+            raise FrameError(f"{path}: expected categories with distinct names, got {list(self.class_names)}")
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Scene:
         key, path = self._images[index]
-        image = cv2.imread(str(path))
-        if image is None:
-            raise FrameError(f"{path}: cannot be decoded as a picture")
+        image = read_picture(path)
         boxes = np.array([box for box, _ in self._objects[key]], np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label for _, label in self._objects[key]], np.int64)
-        return Scene(np.asarray(image, np.uint8), boxes, labels)
+        return Scene(image, boxes, labels)
 
 
 class Example(NamedTuple):

@@ -22,6 +22,7 @@ from cornernet_train.data import Examples, Pictures, collate
 from cornernet_train.losses import Losses, TargetBatch, corner_losses
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOG_EVERY = 20  # steps
@@ -96,10 +97,10 @@ def fit(recipe: Recipe, pictures: Pictures, output: Path) -> Path:
     model = CornerNet(config).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # in stubs for tensors only
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
-    checkpoint, log = output / f"{config.name}.safetensors", _Log(output / "log.csv")
+    checkpoint, log = output / f"{config.name}.safetensors", _Log(output / "log.csv", recipe.steps)
     with _progress() as progress:
         task = progress.add_task("training", total=recipe.steps, losses="")
-        for step, (images, targets) in enumerate(_batches(recipe, pictures, spec), start=1):
+        for step, (images, targets) in enumerate(_fetched(_batches(recipe, pictures, spec)), start=1):
             losses = _step(model, optimizer, images, targets, recipe)
             schedule.step()
             log.add(step, losses, float(schedule.get_last_lr()[0]))
@@ -146,19 +147,29 @@ def _batches(recipe: Recipe, pictures: Pictures, spec: ModelSpec) -> DataLoader[
     )
 
 
+def _fetched(loader: DataLoader[tuple[torch.Tensor, TargetBatch]]) -> Iterator[tuple[torch.Tensor, TargetBatch]]:
+    """Yield the batches; an error of ours comes without the traceback that a loader wraps around its message."""
+    try:
+        yield from loader
+    except CornerNetError as error:
+        kind = type(error)
+        raise kind(str(error).rpartition(f"{kind.__name__}: ")[2].rstrip()) from error
+
+
 class _Log:
-    """Mean losses over every ``LOG_EVERY`` steps, as CSV."""
+    """Mean losses over every ``LOG_EVERY`` steps, and over those left at the end, as CSV."""
 
     _COLUMNS = ("step", "detection", "pull", "push", "offset", "learning_rate", "elapsed_s")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, steps: int) -> None:
+        self._steps = steps
         self._path, self._start = path, time.monotonic()
         self._recent: list[Losses] = []
         self._rows: list[tuple[str, ...]] = []
 
     def add(self, step: int, losses: Losses, learning_rate: float) -> None:
         self._recent.append(losses)
-        if len(self._recent) == LOG_EVERY:
+        if len(self._recent) == LOG_EVERY or step == self._steps:
             means = [f"{float(torch.stack(part).mean()):.4f}" for part in zip(*self._recent, strict=True)]
             elapsed = f"{time.monotonic() - self._start:.0f}"
             self._rows.append((str(step), *means, f"{learning_rate:.3g}", elapsed))

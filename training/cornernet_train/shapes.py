@@ -27,6 +27,7 @@ CONTRAST = 60.0  # least distance in BGR between a shape and the ground behind i
 
 Window = tuple[slice, slice]  # rows, columns
 _SUBPIXEL = 4  # fractional bits in which OpenCV takes polygon corners
+_CELLS = 8  # a side of a pixel, where coverage is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +161,14 @@ def _rasterise(contours: list[NDArray[np.float64]], height: int, width: int) -> 
     points = np.concatenate(contours)
     left, top = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
     right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + 1, [width, height])
-    # OpenCV puts integers at pixel centres, half a pixel from the edges that boxes are measured from.
-    shift = np.array([left + 0.5, top + 0.5])
-    fixed = [np.round((contour - shift) * 2**_SUBPIXEL).astype(np.int32) for contour in contours]
-    coverage = np.zeros((bottom - top, right - left), np.uint8)
-    cv2.fillPoly(coverage, fixed, 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL)
-    return np.s_[top:bottom, left:right], coverage
+    # OpenCV's own anti-aliasing widens a polygon by half a pixel and more on every side, so each pixel is cut into
+    # cells and those within are counted. OpenCV puts integers at the centres of cells, half of one from their edges.
+    cells = [(contour - [left, top]) * _CELLS - 0.5 for contour in contours]
+    fixed = [np.round(contour * 2**_SUBPIXEL).astype(np.int32) for contour in cells]
+    fine = np.zeros(((bottom - top) * _CELLS, (right - left) * _CELLS), np.uint8)
+    cv2.fillPoly(fine, fixed, 255, shift=_SUBPIXEL)
+    coverage = cv2.resize(fine, (int(right - left), int(bottom - top)), interpolation=cv2.INTER_AREA)
+    return np.s_[top:bottom, left:right], np.asarray(coverage, np.uint8)
 
 
 def _paint(rng: Generator, canvas: NDArray[np.float32], coverage: NDArray[np.uint8]) -> None:

@@ -9,6 +9,7 @@ import cv2
 from rich.progress import Progress
 
 from cornernet_runtime.cli.common import console_for_people
+from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import new_folder, write_atomically
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
@@ -27,6 +28,8 @@ def write_shapes(output: Path, images: int, seed: int) -> None:
     Raises:
         OutputError: The folder exists or cannot be written. Nothing half-written stays.
     """
+    if output.is_dir() and any(output.iterdir()):
+        raise OutputError(f"{output} exists: choose another folder")
     with (
         new_folder(output, replace=False) as folder,
         Progress(console=console_for_people(), transient=True) as progress,

@@ -72,6 +72,17 @@ PRESETS = {
             modules=(2, 2, 2, 2, 2, 4),
         ),
         CornerNetConfig(
+            name="cornernet-squeeze",
+            classes=80,
+            stacks=2,
+            stem=(128, 256, 256),
+            dims=(256, 256, 384, 384, 512),
+            modules=(2, 2, 2, 2, 4),
+            unit="fire",
+            upsample="deconvolution",
+            branch_kernel=1,
+        ),
+        CornerNetConfig(
             name="cornernet-tiny",
             classes=6,
             stacks=2,

@@ -1,0 +1,201 @@
+"""``cornernet-bench accuracy`` on a checkpoint and its bundle, from the command line to the JSON file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from cornernet_bench.accuracy import METRICS
+from cornernet_bench.cli import main
+from cornernet_bench.models import open_model
+from cornernet_runtime.errors import BackendError, BundleError, CheckpointError
+from cornernet_train.shapes import make_scene
+
+PICTURES = 6
+
+
+@pytest.fixture(scope="module")
+def data_set(checkpoint_path, tmp_path_factory):
+    """Scenes whose annotations are what the checkpoint finds in them, moved by some pixels.
+
+    The network's weights are random, so only what it finds itself can serve as truth; the moves make that worth some
+    tens of points, where a difference between two runs of the network would show.
+    """
+    folder = tmp_path_factory.mktemp("accuracy")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(1)
+    with open_model(checkpoint_path) as detector:
+        names = detector.class_names
+        content = {"images": [], "annotations": [], "categories": []}
+        # In another order than the model's.
+        content["categories"] = [{"id": 10 * (3 - index), "name": name} for index, name in enumerate(names)]
+        for number in range(PICTURES):
+            image = make_scene(2, number).image
+            cv2.imwrite(str(folder / "images" / f"{number}.png"), image)
+            height, width = image.shape[:2]
+            content["images"].append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+            detections = detector(image)
+            for row in rng.choice(len(detections), 12, replace=False):
+                x1, y1, x2, y2 = detections.boxes[row].tolist()
+                w, h = (side * rng.uniform(0.8, 1) for side in (x2 - x1, y2 - y1))
+                box = {"bbox": [x1, y1, w, h], "area": w * h, "iscrowd": 0}
+                label = {"category_id": 10 * (3 - int(detections.labels[row]))}
+                content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": number} | label | box)
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
+
+
+def accuracy(model, folder, *more):
+    paths = ["--annotations", str(folder / "annotations.json"), "--images", str(folder / "images")]
+    return main(["accuracy", str(model), *paths, *map(str, more)])
+
+
+@pytest.fixture(scope="module")
+def reports(checkpoint_path, bundle_path, data_set, tmp_path_factory):
+    """What --json wrote for the checkpoint, the bundle and the bundle's ONNX file."""
+    folder = tmp_path_factory.mktemp("reports")
+    models = {"checkpoint": checkpoint_path, "bundle": bundle_path, "onnx": bundle_path / "model.onnx"}
+    for name, model in models.items():
+        assert accuracy(model, data_set, "--json", folder / f"{name}.json") == 0
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in models}
+
+
+# Results.
+
+
+def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bundle_path):
+    said = {name: (report["model"], report["backend"]) for name, report in reports.items()}
+    assert said == {
+        "checkpoint": (str(checkpoint_path), "torch"),
+        "bundle": (str(bundle_path), "onnxruntime"),
+        "onnx": (str(bundle_path / "model.onnx"), "onnxruntime"),
+    }
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
+def test_the_report_has_twelve_numbers_in_points(reports, name):
+    assert list(reports[name]) == ["model", "backend", *METRICS]
+    numbers = [reports[name][metric] for metric in METRICS]
+    assert all(0 <= number <= 100 for number in numbers if number is not None)
+    # As shares of 1 these would be less than 1.
+    assert reports[name]["ap50"] > 5
+    assert reports[name]["ap50"] >= reports[name]["ap"]
+    assert reports[name]["ar100"] >= reports[name]["ar10"] >= reports[name]["ar1"]
+
+
+def test_the_bundle_is_as_good_as_its_checkpoint_to_a_tenth_of_a_point(reports):
+    for metric in METRICS:
+        found, expected = reports["bundle"][metric], reports["checkpoint"][metric]
+        if expected is None:
+            assert found is None
+        else:
+            assert found == pytest.approx(expected, abs=0.1), metric
+    assert reports["onnx"]["ap"] == reports["bundle"]["ap"]
+
+
+def test_a_size_without_objects_is_null(bundle_path, data_set, tmp_path):
+    content = json.loads((data_set / "annotations.json").read_text())
+    content["annotations"] = [row | {"area": 50 * 50} for row in content["annotations"]]
+    shutil.copytree(data_set / "images", tmp_path / "images")
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert accuracy(bundle_path, tmp_path, "--json", tmp_path / "report.json") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    nulls = {metric for metric in METRICS if report[metric] is None}
+    assert nulls == {"ap_small", "ap_large", "ar_small", "ar_large"}
+
+
+def test_the_table_goes_to_standard_error_when_output_is_no_terminal(bundle_path, data_set, reports, capfd):
+    assert accuracy(bundle_path, data_set) == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    table = dict(line.split() for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
+    numbers = {metric: reports["bundle"][metric] for metric in METRICS}
+    assert table == {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
+    assert "onnxruntime" in said.err
+
+
+# Opening models.
+
+
+def test_a_checkpoint_runs_in_torch(checkpoint_path):
+    for backend in (None, "torch"):
+        with open_model(checkpoint_path, backend) as detector:
+            assert detector.backend.name == "torch"
+
+
+def test_paths_may_be_texts(checkpoint_path, bundle_path):
+    for path, name in ((checkpoint_path, "torch"), (bundle_path, "onnxruntime")):
+        with open_model(str(path)) as detector:
+            assert detector.backend.name == name
+
+
+def test_a_checkpoint_runs_nowhere_else(checkpoint_path):
+    with pytest.raises(BackendError, match="export it to run in onnxruntime"):
+        open_model(checkpoint_path, "onnxruntime")
+
+
+def test_what_is_no_model_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_model(tmp_path / "missing.safetensors")
+    with pytest.raises(BundleError, match="does not exist"):
+        open_model(tmp_path / "missing")
+
+
+# Failures.
+
+
+def one_error_line(capfd):
+    said = capfd.readouterr()
+    assert said.out == ""
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_missing_model_is_status_1(tmp_path, data_set, capfd):
+    assert accuracy(tmp_path / "missing", data_set) == 1
+    assert str(tmp_path / "missing") in one_error_line(capfd)
+
+
+def test_missing_annotations_are_status_1(bundle_path, tmp_path, capfd):
+    assert accuracy(bundle_path, tmp_path) == 1
+    assert str(tmp_path / "annotations.json") in one_error_line(capfd)
+
+
+def test_a_backend_that_does_not_exist_is_status_1(bundle_path, data_set, capfd):
+    assert accuracy(bundle_path, data_set, "--backend", "abacus") == 1
+    assert "abacus" in one_error_line(capfd)
+
+
+def test_classes_that_are_no_categories_are_status_1(bundle_path, tmp_path, capfd):
+    images = [{"id": 1, "file_name": "none.png"}]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "bee"}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert accuracy(bundle_path, tmp_path) == 1
+    assert "no category is named ant, cat; it has ['bee']" in one_error_line(capfd)
+
+
+def test_a_missing_picture_is_status_1_and_no_report(bundle_path, data_set, tmp_path, capfd):
+    shutil.copy(data_set / "annotations.json", tmp_path)
+    assert accuracy(bundle_path, tmp_path, "--json", tmp_path / "report.json") == 1
+    assert f"error: {tmp_path / 'images' / '0.png'}: cannot be read" in capfd.readouterr().err
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_report_that_cannot_be_written_is_status_1(bundle_path, data_set, tmp_path, capfd):
+    assert accuracy(bundle_path, data_set, "--json", tmp_path / "missing" / "report.json") == 1
+    assert f"error: cannot write {tmp_path / 'missing' / 'report.json'}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["accuracy"], ["accuracy", "m", "--images", "i"], ["accuracy", "m", "--annotations", "a"], ["x"]]
+)
+def test_wrong_usage_is_status_2(arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2

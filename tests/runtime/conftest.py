@@ -1,0 +1,115 @@
+"""A network that says what a test wants, and an account for which file permissions hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import SMALL_SPEC
+from onnx import TensorProto, helper, numpy_helper
+
+from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps
+from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.spec import spec_to_text
+
+# In pixels of a frame of 126 rows and 190 columns, twice the input of SMALL_SPEC; best first: label, box, score.
+PLANTED = (
+    ("ant", (16.0, 16.0, 80.0, 61.0), 1 / (1 + np.exp(-PEAK_LOGIT))),
+    ("bee", (100.5, 40.25, 161.0, 110.0), 0.75),
+    ("cat", (30.0, 70.0, 90.0, 121.5), 0.25),
+)
+
+
+@pytest.fixture(scope="session")
+def write_onnx():
+    """Return a function that writes an ONNX file of constant outputs; the input goes nowhere."""
+
+    def write(path, outputs, metadata=(), image=("image", (1, 3, *SMALL_SPEC.input_size)), element=TensorProto.FLOAT):
+        nodes, infos = [], []
+        for name, value in outputs.items():
+            nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)))
+            infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape))
+        graph = helper.make_graph(
+            nodes, "constant", [helper.make_tensor_value_info(image[0], element, image[1])], infos
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_outputs():
+    """The six outputs that a model of SMALL_SPEC has, all zero, by name."""
+    height, width = SMALL_SPEC.map_size
+    channels = {"tl_heat": 3, "br_heat": 3, "tl_embed": 1, "br_embed": 1, "tl_offset": 2, "br_offset": 2}
+    return {name: np.zeros((1, count, height, width), np.float32) for name, count in channels.items()}
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """What the model of ``planted_model`` finds in any frame of 126 rows and 190 columns."""
+    return PLANTED
+
+
+@pytest.fixture(scope="session")
+def planted_model(tmp_path_factory, write_onnx):
+    """An ``.onnx`` file that sees the same three objects in every picture."""
+    labels = np.array([SMALL_SPEC.class_names.index(name) for name, _, _ in PLANTED])
+    targets = encode_boxes(
+        np.array([box for _, box, _ in PLANTED]) / 2,
+        labels,
+        classes=3,
+        map_size=SMALL_SPEC.map_size,
+        input_size=SMALL_SPEC.input_size,
+    )
+    maps = ideal_maps(targets)
+    for heat in (maps.tl_heat, maps.br_heat):
+        for label, (_, _, score) in zip(labels, PLANTED, strict=True):
+            peak = heat[label] == heat[label].max()
+            heat[label] = np.where(peak, np.log(score / (1 - score)), -PEAK_LOGIT)
+    path = tmp_path_factory.mktemp("planted") / "planted.onnx"
+    outputs = {name: getattr(maps, name)[None] for name in OUTPUT_NAMES}
+    return write_onnx(path, outputs, {"cornernet": spec_to_text(SMALL_SPEC)})
+
+
+@pytest.fixture
+def open_folder():
+    """An empty folder that every account can reach; pytest's own are closed to all but one."""
+    folder = Path(tempfile.mkdtemp(prefix="cornernet-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unprivileged(open_folder):
+    """Return a context in which file permissions hold, also where root runs the tests."""
+
+    @contextlib.contextmanager
+    def drop():
+        account = os.geteuid()
+        if account == 0:
+            try:
+                os.seteuid(65534)
+            except OSError as error:
+                pytest.skip(f"this root cannot become another account: {error}")
+        try:
+            try:
+                next(open_folder.iterdir(), None)
+            except PermissionError:
+                pytest.skip(f"{open_folder.parent} is closed to other accounts")
+            yield
+        finally:
+            os.seteuid(account)
+
+    return drop

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cornernet_runtime.detections import Detections
+
+FOUND = Detections(
+    boxes=np.array([[1, 2, 11, 22], [0.5, 0.25, 100, 50], [7, 8, 7, 8]], np.float32),
+    scores=np.array([0.9, 0.3, 0.125], np.float32),
+    labels=np.array([2, 0, 2]),
+    class_names=("ant", "bee", "cat"),
+)
+NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), ("ant",))
+
+
+@pytest.mark.parametrize(
+    ("score", "count"), [(0.0, 3), (0.125, 3), (0.126, 2), (0.3, 2), (0.31, 1), (0.9, 1), (0.91, 0), (1.0, 0)]
+)
+def test_above_keeps_those_of_at_least_the_score(score, count):
+    # 0.3 and 0.9 are no float32; a score that came from the same decimal counts as reaching it.
+    kept = FOUND.above(score)
+    assert len(kept) == count
+    assert np.array_equal(kept.boxes, FOUND.boxes[:count])
+    assert np.array_equal(kept.scores, FOUND.scores[:count])
+    assert np.array_equal(kept.labels, FOUND.labels[:count])
+    assert kept.class_names == FOUND.class_names
+
+
+def test_above_leaves_the_original_alone():
+    FOUND.above(0.5)
+    assert len(FOUND) == 3
+
+
+def test_iteration_gives_box_score_and_name():
+    rows = [(box.tolist(), score, name) for box, score, name in FOUND]
+    assert rows == [
+        ([1, 2, 11, 22], float(np.float32(0.9)), "cat"),
+        ([0.5, 0.25, 100, 50], float(np.float32(0.3)), "ant"),
+        ([7, 8, 7, 8], 0.125, "cat"),
+    ]
+    assert all(type(score) is float for _, score, _ in FOUND)
+
+
+def test_to_coco_gives_corner_and_size_under_the_given_ids():
+    rows = FOUND.to_coco(image_id=42, category_ids=[10, 20, 90])
+    assert rows == [
+        {"image_id": 42, "category_id": 90, "bbox": [1, 2, 10, 20], "score": float(np.float32(0.9))},
+        {"image_id": 42, "category_id": 10, "bbox": [0.5, 0.25, 99.5, 49.75], "score": float(np.float32(0.3))},
+        {"image_id": 42, "category_id": 90, "bbox": [7, 8, 0, 0], "score": 0.125},
+    ]
+
+
+def test_to_coco_can_be_written_as_json():
+    rows = FOUND.to_coco(1, [1, 2, 3])
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_to_coco_leaves_the_boxes_alone():
+    before = FOUND.boxes.copy()
+    FOUND.to_coco(1, [1, 2, 3])
+    assert np.array_equal(FOUND.boxes, before)
+
+
+def test_nothing_found_stays_nothing():
+    assert len(NOTHING) == 0
+    assert list(NOTHING) == []
+    assert NOTHING.to_coco(1, [1]) == []
+    assert NOTHING.above(0.0).boxes.shape == (0, 4)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cornernet_runtime.errors import BundleError, ModelError, SizeError
+from cornernet_runtime.records import RecordError
+from cornernet_runtime.spec import (
+    SCHEMA_VERSION,
+    DecodeParameters,
+    ModelSpec,
+    NmsParameters,
+    Normalisation,
+    check_schema,
+    check_side,
+    spec_from_text,
+    spec_to_text,
+)
+
+SPEC = ModelSpec(
+    name="night",
+    class_names=("fox", "größe", "owl"),
+    stride=4,
+    modulus=128,
+    input_size=(511, 767),
+    largest_size=(767, 767),
+    normalisation=Normalisation("rgb", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), (124.0, 116.0, 104.0)),
+    decode=DecodeParameters(20, 100, 0.25, reject_empty=True),
+    nms=NmsParameters("linear", 0.7, 0.4, 0.01, 0.0, 12),
+    precision="int8",
+)
+
+
+def edited(path, value):
+    """Return the text of SPEC with the value at ``path`` replaced; ``...`` removes it."""
+    data = place = json.loads(spec_to_text(SPEC))
+    for step in path[:-1]:
+        place = place[step]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(data)
+
+
+def test_a_spec_without_any_default_comes_back_equal():
+    assert spec_from_text(spec_to_text(SPEC), "here") == SPEC
+
+
+def test_the_text_carries_the_schema_version():
+    assert json.loads(spec_to_text(SPEC))["schema_version"] == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("stride", "size", "cells"),
+    [
+        (4, (511, 511), (128, 128)),
+        (4, (511, 767), (128, 192)),
+        (8, (511, 511), (64, 64)),
+        (4, (127, 255), (32, 64)),
+    ],
+)
+def test_map_size_is_a_cell_for_each_stride(stride, size, cells):
+    assert replace(SPEC, stride=stride, input_size=size).map_size == cells
+
+
+def test_a_newer_schema_is_refused_with_the_upgrade():
+    text = edited(["schema_version"], SCHEMA_VERSION + 1)
+    with pytest.raises(ModelError) as caught:
+        spec_from_text(text, "m.onnx")
+    assert str(caught.value) == (
+        f"m.onnx: written with schema {SCHEMA_VERSION + 1}, this version reads up to {SCHEMA_VERSION}; "
+        "upgrade cornernet-trt (pip install --upgrade cornernet-trt)"
+    )
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None, ..., [1]])
+def test_what_is_no_schema_version_is_refused(version):
+    with pytest.raises(ModelError, match=r"^m\.onnx: expected a schema_version of 1 to \d+, got "):
+        spec_from_text(edited(["schema_version"], version), "m.onnx")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"schema_version"'])
+def test_a_document_that_is_no_object_has_no_schema_version(text):
+    with pytest.raises(ModelError, match="expected a schema_version of 1"):
+        spec_from_text(text, "m.onnx")
+
+
+def test_the_schema_error_is_of_the_kind_asked_for():
+    with pytest.raises(BundleError, match="schema 99"):
+        check_schema({"schema_version": 99}, "bundle.json", BundleError)
+
+
+@pytest.mark.parametrize("text", ["", "{", "spec", '{"schema_version": 1,}'])
+def test_what_is_no_json_is_refused(text):
+    with pytest.raises(ModelError, match=r"^m\.onnx: its metadata is not JSON"):
+        spec_from_text(text, "m.onnx")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema_version": ' + "1" * 5000 + "}"], ids=["deep", "long"])
+def test_json_that_python_refuses_is_refused_as_any_other(text):
+    with pytest.raises(ModelError, match=r"^m\.onnx: its metadata is not JSON"):
+        spec_from_text(text, "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["spec"], ..., "spec: expected an object, got NoneType None"),
+        (["spec", "stride"], ..., "spec.stride: missing"),
+        (["spec", "stride"], 4.0, "spec.stride: expected int, got float 4.0"),
+        (["spec", "colour"], 1, "spec.colour: unknown field"),
+        (["spec", "decode", "top_k"], True, "spec.decode.top_k: expected int, got bool True"),
+        (["spec", "nms", "sigma"], float("nan"), "spec.nms.sigma: expected a finite number, got float nan"),
+        (["spec", "nms", "method"], "soft", "spec.nms.method: expected one of gaussian, linear, hard, got str 'soft'"),
+        (["spec", "normalisation", "mean"], [0.5], "spec.normalisation.mean: expected 3 items, got list [0.5]"),
+        (["spec", "class_names", 1], 7, "spec.class_names[1]: expected str, got int 7"),
+        (["spec", "geometry"], "stretch", "spec.geometry: expected one of fit, got str 'stretch'"),
+        (["spec", "precision"], "fp8", "spec.precision: expected one of fp32, fp16, int8, got str 'fp8'"),
+        (["spec", "input_size"], [511, 512], "input side 512: this network needs one less than a multiple of 128"),
+    ],
+)
+def test_a_field_that_does_not_hold_is_named(path, value, message):
+    with pytest.raises(ModelError) as caught:
+        spec_from_text(edited(path, value), "m.onnx")
+    assert str(caught.value).startswith(f"m.onnx: its metadata does not hold: {message}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ()}, "class_names: expected distinct, non-empty names"),
+        ({"class_names": ("a", "a")}, "class_names: expected distinct, non-empty names"),
+        ({"class_names": ("a", "")}, "class_names: expected distinct, non-empty names"),
+        ({"stride": 0}, "modulus: expected a multiple of the stride 0, got 128"),
+        ({"stride": 3}, "modulus: expected a multiple of the stride 3, got 128"),
+        ({"modulus": 2}, "modulus: expected a multiple of the stride 4, got 2"),
+        ({"input_size": (511, 895)}, r"input_size: expected at most \(767, 767\), got \(511, 895\)"),
+        ({"input_size": (895, 511)}, r"input_size: expected at most \(767, 767\), got \(895, 511\)"),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(change, message):
+    with pytest.raises(RecordError, match=f"^{message}"):
+        replace(SPEC, **change)
+
+
+@pytest.mark.parametrize("pad", [(0.0, 0.0, 256.0), (-1.0, 0.0, 0.0), (0.0, 1e9, 0.0)])
+def test_a_pad_beyond_the_grey_levels_is_refused(pad):
+    with pytest.raises(RecordError, match=r"normalisation\.pad: "):
+        Normalisation(pad=pad)
+
+
+@pytest.mark.parametrize("std", [(0.0, 0.2, 0.2), (0.2, -0.1, 0.2)])
+def test_a_standard_deviation_that_is_not_positive_is_refused(std):
+    with pytest.raises(RecordError, match=r"normalisation\.std: expected positive numbers"):
+        Normalisation(std=std)
+
+
+@pytest.mark.parametrize("change", [{"top_k": 0}, {"candidates": 0}])
+def test_decode_parameters_that_keep_nothing_are_refused(change):
+    with pytest.raises(RecordError, match="decode: expected top_k and candidates of at least 1"):
+        DecodeParameters(**change)
+
+
+@pytest.mark.parametrize("change", [{"sigma": 0.0}, {"score_floor": 0.0}, {"max_detections": 0}])
+def test_nms_parameters_without_an_end_are_refused(change):
+    with pytest.raises(RecordError, match="nms: expected sigma and score_floor > 0, max_detections >= 1"):
+        NmsParameters(**change)
+
+
+def valid_sides(modulus, limit):
+    """All sides up to ``limit`` that are one less than a multiple of ``modulus``, by trying each."""
+    return [side for side in range(1, limit + 1) if (side + 1) % modulus == 0]
+
+
+@settings(deadline=None, derandomize=True)
+@given(side=st.integers(-300, 2000), modulus=st.integers(1, 300))
+def test_a_side_passes_or_its_valid_neighbours_are_named(side, modulus):
+    valid = valid_sides(modulus, 2700)
+    if side in valid:
+        check_side(side, modulus)
+        return
+    below = [near for near in valid if near < side][-1:]
+    above = [near for near in valid if near > side][:1]
+    with pytest.raises(SizeError) as caught:
+        check_side(side, modulus)
+    named = re.fullmatch(
+        rf"input side {side}: this network needs one less than a multiple of {modulus}; nearest valid: (.*)",
+        str(caught.value),
+    )
+    assert named is not None, str(caught.value)
+    assert named[1] == " and ".join(map(str, below + above))
+
+
+@pytest.mark.parametrize(("side", "nearest"), [(512, "511 and 639"), (510, "383 and 511"), (100, "127"), (1, "127")])
+def test_nearest_valid_sides_of_cornernet_104(side, nearest):
+    with pytest.raises(SizeError, match=f"nearest valid: {nearest}$"):
+        check_side(side, 128)

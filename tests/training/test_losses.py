@@ -1,0 +1,342 @@
+"""Losses against the paper's formulas, written as plain loops over Python floats."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from cornernet_export.model import CornerTensors
+from cornernet_export.targets import encode_boxes, ideal_maps
+from cornernet_train.data import Example, collate
+from cornernet_train.losses import TargetBatch, corner_losses, focal_loss, pull_push_loss
+
+FLOAT32 = 1e-5  # relative; sums of a few hundred float32 terms are good to about 1e-6
+CLASSES, HEIGHT, WIDTH = 3, 16, 24
+
+
+# The formulas.
+
+
+def focal_by_loops(heat, target):
+    """Equation 1 with probabilities between 0.0001 and 0.9999, in float64."""
+    loss, objects = 0.0, 0
+    for logit, y in zip(heat.flatten().tolist(), target.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+        p = min(max(p, 1e-4), 1 - 1e-4)
+        if y == 1:
+            objects += 1
+            loss -= (1 - p) ** 2 * math.log(p)
+        else:
+            loss -= (1 - y) ** 4 * p**2 * math.log(1 - p)
+    return loss / max(objects, 1)
+
+
+def pull_by_loops(tl, br):
+    """Equation 4 for the objects of one picture."""
+    means = [(a + b) / 2 for a, b in zip(tl, br, strict=True)]
+    apart = sum((a - m) ** 2 + (b - m) ** 2 for a, b, m in zip(tl, br, means, strict=True))
+    return apart / len(tl) if tl else 0.0
+
+
+def push_by_loops(tl, br):
+    """Equation 5 for the objects of one picture, at least 1 apart."""
+    means = [(a + b) / 2 for a, b in zip(tl, br, strict=True)]
+    count = len(means)
+    near = sum(max(0.0, 1 - abs(means[k] - means[j])) for k, j in product(range(count), repeat=2) if k != j)
+    return near / (count * (count - 1)) if count > 1 else 0.0
+
+
+def smooth_l1(difference):
+    return difference**2 / 2 if abs(difference) < 1 else abs(difference) - 0.5
+
+
+def stack_by_loops(maps, targets):
+    """Return detection, pull, push and offset of one stack, weighted as in section 3.4 of the paper."""
+    detection = sum(focal_by_loops(getattr(maps, name), getattr(targets, name)) for name in ("tl_heat", "br_heat"))
+    pull = push = offset = 0.0
+    pictures, objects = len(targets.present), int(targets.present.sum())
+    for picture in range(pictures):
+        embeddings = {"tl": [], "br": []}
+        for slot in range(targets.present.shape[1]):
+            if not targets.present[picture, slot]:
+                continue
+            for kind in ("tl", "br"):
+                y, x = divmod(int(getattr(targets, f"{kind}_cells")[picture, slot]), WIDTH)
+                embeddings[kind].append(float(getattr(maps, f"{kind}_embed")[picture, 0, y, x]))
+                for axis in (0, 1):
+                    found = float(getattr(maps, f"{kind}_offset")[picture, axis, y, x])
+                    offset += smooth_l1(found - float(getattr(targets, f"{kind}_offsets")[picture, slot, axis]))
+        pull += pull_by_loops(embeddings["tl"], embeddings["br"])
+        push += push_by_loops(embeddings["tl"], embeddings["br"])
+    return [detection, 0.1 * pull / pictures, 0.1 * push / pictures, offset / max(objects, 1)]
+
+
+# Material.
+
+
+def random_boxes(rng, count):
+    corners = rng.uniform(0, 1, (count, 2, 2)) * [95, 63]
+    return np.concatenate([corners.min(1), corners.max(1) + 1], 1).clip(0, [95, 63, 95, 63])
+
+
+def encoded(boxes, labels):
+    return encode_boxes(boxes, np.array(labels, int), classes=CLASSES, map_size=(HEIGHT, WIDTH), input_size=(63, 95))
+
+
+def batch_of(*pictures):
+    """Return the TargetBatch of pictures given as (boxes, labels)."""
+    image = np.zeros((3, 63, 95), np.float32)
+    return collate([Example(image, encoded(*picture)) for picture in pictures])[1]
+
+
+def random_batch(counts, seed=0):
+    rng = np.random.default_rng(seed)
+    return batch_of(*((random_boxes(rng, count), rng.integers(0, CLASSES, count)) for count in counts))
+
+
+def random_maps(pictures, seed, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    channels = (CLASSES, CLASSES, 1, 1, 2, 2)
+    return CornerTensors(*(torch.randn(pictures, c, HEIGHT, WIDTH, generator=generator) * spread for c in channels))
+
+
+def perfect_maps(*pictures):
+    maps = [ideal_maps(encoded(*picture)) for picture in pictures]
+    return CornerTensors(
+        *(torch.from_numpy(np.stack([getattr(item, name) for item in maps])) for name in CornerTensors._fields)
+    )
+
+
+def parts(losses):
+    return [float(part) for part in losses]
+
+
+# Focal loss.
+
+
+def heat_and_target(seed, spread, shape=(2, CLASSES, 7, 9)):
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(0, 1, shape) ** 4
+    target[rng.uniform(size=shape) < 0.03] = 1
+    return (torch.tensor(values, dtype=torch.float32) for values in (rng.normal(0, spread, shape), target))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_focal_loss_is_equation_1(seed):
+    heat, target = heat_and_target(seed, spread=2)
+    assert (target == 1).sum() > 1
+    assert focal_loss(heat, target).item() == pytest.approx(focal_by_loops(heat, target), rel=FLOAT32)
+
+
+@pytest.mark.parametrize("spread", [20, 1000])
+def test_focal_loss_clamps_probabilities(spread):
+    heat, target = heat_and_target(1, spread)
+    # 1 - p of a p that is clamped to 0.9999 has three digits in float32, of which the logarithm makes five.
+    assert focal_loss(heat, target).item() == pytest.approx(focal_by_loops(heat, target), rel=1e-4)
+
+
+def test_focal_loss_of_one_class_is_equation_1():
+    heat, target = heat_and_target(5, spread=2, shape=(3, 1, 8, 8))
+    assert focal_loss(heat, target).item() == pytest.approx(focal_by_loops(heat, target), rel=FLOAT32)
+
+
+def test_focal_loss_without_objects_is_the_undivided_sum_over_background():
+    heat = torch.zeros(1, 1, 2, 2)
+    target = torch.tensor([[[[0.0, 0.0], [0.5, 0.0]]]])
+    # p is 0.5: three cells of 0.25 log 2, and one of that times 0.5**4.
+    assert focal_loss(heat, target).item() == pytest.approx(0.25 * math.log(2) * (3 + 0.5**4), rel=FLOAT32)
+
+
+def test_focal_loss_of_one_corner_by_hand():
+    heat = torch.tensor([[[[0.0, math.log(3)]]]])  # p is 1/2 and 3/4
+    target = torch.tensor([[[[0.0, 1.0]]]])
+    expected = -(0.25 * math.log(0.5)) - (0.0625 * math.log(0.75))
+    assert focal_loss(heat, target).item() == pytest.approx(expected, rel=FLOAT32)
+
+
+def test_focal_loss_is_divided_by_the_number_of_ones():
+    heat = torch.full((1, 1, 1, 4), -1.0)
+    one, two = torch.tensor([[[[1.0, 0, 0, 0]]]]), torch.tensor([[[[1.0, 0, 0, 1]]]])
+    p = 1 / (1 + math.e)
+    positive, negative = -((1 - p) ** 2) * math.log(p), -(p**2) * math.log(1 - p)
+    assert focal_loss(heat, one).item() == pytest.approx(positive + 3 * negative, rel=FLOAT32)
+    assert focal_loss(heat, two).item() == pytest.approx((2 * positive + 2 * negative) / 2, rel=FLOAT32)
+
+
+def test_only_exactly_one_is_a_corner():
+    heat = torch.full((1, 1, 1, 2), 1.0)
+    almost = float(np.nextafter(np.float32(1), np.float32(0)))
+    target = torch.tensor([[[[1.0, almost]]]])
+    p = 1 / (1 + math.exp(-1))
+    assert focal_loss(heat, target).item() == pytest.approx(-((1 - p) ** 2) * math.log(p), rel=FLOAT32)
+
+
+def test_focal_loss_of_bfloat16_heat_is_computed_in_float32():
+    heat, target = heat_and_target(2, spread=2)
+    rounded = heat.bfloat16()
+    loss = focal_loss(rounded, target)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(focal_by_loops(rounded.float(), target), rel=FLOAT32)
+
+
+# Pull and push.
+
+
+def padded(rows, most, filler):
+    """Return [N, most] embeddings and [N, most] bool, rows padded with ``filler``."""
+    values = torch.tensor([list(row) + [filler] * (most - len(row)) for row in rows], dtype=torch.float32)
+    present = torch.tensor([[True] * len(row) + [False] * (most - len(row)) for row in rows])
+    return values, present
+
+
+@pytest.mark.parametrize("counts", [(0,), (1,), (2,), (30,), (0, 0), (1, 5, 0, 2), (3, 3, 3)])
+@pytest.mark.parametrize("filler", [0.0, 777.0])
+def test_pull_and_push_are_equations_4_and_5_whatever_the_padding_holds(counts, filler):
+    rng = np.random.default_rng(sum(counts))
+    tl, br = ([rng.normal(0, 1, count).astype(np.float32).tolist() for count in counts] for _ in range(2))
+    most = max(1, *counts) + 2
+    (tl_values, present), (br_values, _) = padded(tl, most, filler), padded(br, most, filler / 2)
+    pull, push = pull_push_loss(tl_values, br_values, present)
+    expected_pull = sum(pull_by_loops(*pair) for pair in zip(tl, br, strict=True))
+    expected_push = sum(push_by_loops(*pair) for pair in zip(tl, br, strict=True))
+    assert pull.item() == pytest.approx(expected_pull, rel=FLOAT32, abs=0)
+    assert push.item() == pytest.approx(expected_push, rel=FLOAT32, abs=0)
+
+
+def test_pull_and_push_by_hand():
+    present = torch.ones(1, 2, dtype=torch.bool)
+    pull, push = pull_push_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 1.0]]), present)
+    # Means 0.5 and 1: the first object's corners are half from it each, and the means lack half of the distance 1.
+    assert (pull.item(), push.item()) == (0.25, 0.5)
+
+
+def test_means_at_least_1_apart_are_not_pushed():
+    embeddings = torch.tensor([[0.0, 1.0, -1.5, 7.0]])
+    pull, push = pull_push_loss(embeddings, embeddings, torch.ones(1, 4, dtype=torch.bool))
+    assert (pull.item(), push.item()) == (0.0, 0.0)
+
+
+def test_a_single_object_is_not_pushed_from_itself():
+    _, push = pull_push_loss(torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([[True, False, False]]))
+    assert push.item() == 0.0
+
+
+# All of it.
+
+
+@pytest.mark.parametrize("counts", [(3,), (1, 4), (0, 2), (6, 0, 1)])
+def test_each_part_is_that_of_the_formulas(counts):
+    targets, maps = random_batch(counts, seed=sum(counts)), random_maps(len(counts), seed=1)
+    np.testing.assert_allclose(parts(corner_losses([maps], targets)), stack_by_loops(maps, targets), rtol=FLOAT32)
+
+
+def test_offset_loss_is_smooth_l1_summed_over_axes_and_divided_by_objects():
+    targets = batch_of(([[10, 20, 50, 60], [30, 10, 80, 40]], [0, 1]))
+    maps = CornerTensors(*(torch.zeros_like(part) for part in random_maps(1, 0)))
+    for kind, wrong in (("tl", [0.5, 3.0]), ("br", [0.0, 0.0])):
+        for slot in range(2):
+            y, x = divmod(int(getattr(targets, f"{kind}_cells")[0, slot]), WIDTH)
+            true = getattr(targets, f"{kind}_offsets")[0, slot]
+            getattr(maps, f"{kind}_offset")[0, :, y, x] = true + (torch.tensor(wrong) if slot else 0)
+    # One of two objects is off, by 0.5 in x (half its square) and 3 in y (half less).
+    assert corner_losses([maps], targets).offset.item() == pytest.approx((0.125 + 2.5) / 2, rel=FLOAT32)
+
+
+def test_stacks_are_averaged():
+    targets, first, second = random_batch((2, 3)), random_maps(2, 1), random_maps(2, 2)
+    each = [parts(corner_losses([maps], targets)) for maps in (first, second)]
+    assert each[0] != each[1]
+    np.testing.assert_allclose(parts(corner_losses([first, second], targets)), np.mean(each, axis=0), rtol=FLOAT32)
+
+
+def test_the_total_is_the_sum_of_the_parts():
+    losses = corner_losses([random_maps(2, 1)], random_batch((2, 3)))
+    assert losses.total.item() == pytest.approx(sum(parts(losses)), rel=FLOAT32)
+
+
+def test_pictures_without_objects_cost_only_their_false_corners():
+    targets, maps = random_batch((0, 0)), random_maps(2, 3)
+    losses = corner_losses([maps], targets)
+    assert parts(losses)[1:] == [0.0, 0.0, 0.0]
+    assert losses.detection.item() == pytest.approx(stack_by_loops(maps, targets)[0], rel=FLOAT32)
+
+
+def test_maps_in_bfloat16_give_losses_in_float32():
+    targets, maps = random_batch((2, 1)), random_maps(2, 4)
+    rounded = CornerTensors(*(part.bfloat16() for part in maps))
+    losses = corner_losses([rounded], targets)
+    assert {part.dtype for part in losses} == {torch.float32}
+    expected = stack_by_loops(CornerTensors(*(part.float() for part in rounded)), targets)
+    np.testing.assert_allclose(parts(losses), expected, rtol=FLOAT32)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+def test_gradients_are_finite_however_wild_the_maps(spread):
+    targets = random_batch((4, 0, 1))
+    maps = CornerTensors(*(part.requires_grad_() for part in random_maps(3, 5, spread)))
+    losses = corner_losses([maps], targets)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(part.grad).all() for part in maps)
+
+
+def test_gradients_raise_corners_and_lower_background():
+    targets = random_batch((3,))
+    heat = torch.zeros_like(targets.tl_heat, requires_grad=True)
+    focal_loss(heat, targets.tl_heat).backward()
+    corner = targets.tl_heat == 1
+    assert (heat.grad[corner] < 0).all()
+    assert (heat.grad[~corner] > 0).all()
+
+
+def test_gradients_reach_only_the_cells_of_corners():
+    targets = batch_of(([[10, 20, 50, 60], [30, 10, 80, 40]], [0, 1]))
+    maps = CornerTensors(*(part.requires_grad_() for part in random_maps(1, 6)))
+    corner_losses([maps], targets).total.backward()
+    for kind in ("tl", "br"):
+        cells = {divmod(int(cell), WIDTH) for cell in getattr(targets, f"{kind}_cells")[0]}
+        for part in ("embed", "offset"):
+            touched = getattr(maps, f"{kind}_{part}").grad.abs().sum((0, 1)).nonzero().tolist()
+            assert {tuple(cell) for cell in touched} == cells
+
+
+# The ideal.
+
+
+PICTURES = (
+    ([[10.2, 20.7, 50.1, 60.3], [30.9, 5.5, 80.2, 40.8]], [0, 2]),
+    ([[3.3, 8.1, 44.4, 52.9]], [1]),
+)
+
+
+def test_a_perfect_prediction_has_no_pull_push_or_offset_loss():
+    losses = corner_losses([perfect_maps(*PICTURES)], batch_of(*PICTURES))
+    assert parts(losses)[1:] == [0.0, 0.0, 0.0]
+
+
+def test_a_perfect_prediction_costs_a_hundredth_of_a_random_one():
+    targets = batch_of(*PICTURES)
+    perfect = corner_losses([perfect_maps(*PICTURES)], targets)
+    random = corner_losses([random_maps(2, 7)], targets)
+    # What is left is the slope of the gaussians, whose cells are neither corner nor background.
+    assert perfect.total.item() < random.total.item() / 100
+
+
+@pytest.mark.parametrize("name", CornerTensors._fields)
+def test_every_map_counts(name):
+    targets, maps = batch_of(*PICTURES), perfect_maps(*PICTURES)
+    worse = maps._replace(**{name: getattr(random_maps(2, 8), name)})
+    assert corner_losses([worse], targets).total > corner_losses([maps], targets).total + 0.01
+
+
+def test_a_batch_holds_what_its_fields_promise():
+    targets = random_batch((2, 0))
+    assert isinstance(targets, TargetBatch)
+    kinds = {"heat": torch.float32, "cells": torch.int64, "offsets": torch.float32}
+    for name, part in zip(TargetBatch._fields[:-1], targets, strict=False):
+        assert part.dtype == kinds[name.split("_")[1]]
+    assert targets.present.tolist() == [[True, True], [False, False]]
