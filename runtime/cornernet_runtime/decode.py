@@ -65,31 +65,32 @@ def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64]
         Flat indices int64 [K] into ``heat`` and values float32 [K], descending; equal values by index.
     """
     _classes, height, width = heat.shape
-    row_highest = heat.max(axis=2)
+    column_highest = heat.max(axis=1)
     known = None
-    if np.isnan(row_highest).any():
+    if np.isnan(column_highest).any():
         known = ~np.isnan(heat)
         heat = np.where(known, heat, -np.inf)
-        row_highest = heat.max(axis=2)
-    # One pass over the map bounds the count-th best peak from below; only the few rows that reach the bound are
-    # compared with their neighbours, which would take nine passes over the whole map.
-    bound = _lower_bound(row_highest, count)
-    label, y = np.nonzero(row_highest >= bound)
-    rows = heat[label, y]
-    highest = rows.copy()
-    for neighbour in (y - 1, y + 1):
-        # At the map's edge this compares a row with itself.
-        np.maximum(highest, heat[label, neighbour.clip(0, height - 1)], out=highest)
-    is_peak = rows >= bound
-    is_peak &= rows >= highest
-    is_peak[:, 1:] &= rows[:, 1:] >= highest[:, :-1]
-    is_peak[:, :-1] &= rows[:, :-1] >= highest[:, 1:]
+        column_highest = heat.max(axis=1)
+    # One pass over the map bounds the count-th best peak from below; only the few columns that reach the bound are
+    # compared with their neighbours, which would take nine passes over the whole map. Columns, because NumPy takes
+    # the maximum along rows of memory three times as fast as within them.
+    bound = _lower_bound(column_highest, count)
+    label, x = np.nonzero(column_highest >= bound)
+    columns = heat[label, :, x]
+    highest = columns.copy()
+    for neighbour in (x - 1, x + 1):
+        # At the map's edge this compares a column with itself.
+        np.maximum(highest, heat[label, :, neighbour.clip(0, width - 1)], out=highest)
+    is_peak = columns >= bound
+    is_peak &= columns >= highest
+    is_peak[:, 1:] &= columns[:, 1:] >= highest[:, :-1]
+    is_peak[:, :-1] &= columns[:, :-1] >= highest[:, 1:]
     if known is not None:
-        is_peak &= known[label, y]
-    row, x = np.nonzero(is_peak)
-    values = rows[row, x]
-    order = np.argsort(-values, kind="stable")[:count]
-    cells = (label[row] * height + y[row]) * width + x
+        is_peak &= known[label, :, x]
+    column, y = np.nonzero(is_peak)
+    values = columns[column, y]
+    cells = (label[column] * height + y) * width + x[column]
+    order = np.lexsort((cells, -values))[:count]
     return cells[order], values[order]
 
 
@@ -123,20 +124,18 @@ def _best_corners(
     return _Corners(*(column[usable] for column in columns))
 
 
-def _lower_bound(row_highest: NDArray[np.float32], count: int) -> np.float32:
+def _lower_bound(column_highest: NDArray[np.float32], count: int) -> np.float32:
     """Return a value that at least ``count`` peaks reach, or minus infinity.
 
     Args:
-        row_highest: [C, h], highest value of each row. Where a row's is at least that of the rows above and below, the
-            cell that holds it is a peak.
+        column_highest: [C, w], highest value of each column. Where a column's is at least that of the columns left and
+            right of it, the cell that holds it is a peak.
         count: Peaks wanted.
     """
-    holds_peak = np.ones(row_highest.shape, np.bool_)
-    rises = row_highest[:, 1:] >= row_highest[:, :-1]
-    falls = row_highest[:, :-1] >= row_highest[:, 1:]
-    holds_peak[:, 1:] &= rises
-    holds_peak[:, :-1] &= falls
-    found = row_highest[holds_peak]
+    holds_peak = np.ones(column_highest.shape, np.bool_)
+    holds_peak[:, 1:] &= column_highest[:, 1:] >= column_highest[:, :-1]
+    holds_peak[:, :-1] &= column_highest[:, :-1] >= column_highest[:, 1:]
+    found = column_highest[holds_peak]
     if len(found) < count:
         return np.float32(-np.inf)
     return np.float32(np.partition(found, len(found) - count)[len(found) - count])

@@ -88,7 +88,16 @@ def open_folder():
     folder = Path(tempfile.mkdtemp(prefix="cornernet-test-"))
     folder.chmod(0o755)
     yield folder
+    reopen(folder)
     shutil.rmtree(folder)
+
+
+def reopen(folder):
+    """Give back to its owner what a test closed."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        if path.is_dir():
+            reopen(path)
 
 
 @pytest.fixture

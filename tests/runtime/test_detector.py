@@ -349,8 +349,7 @@ def test_a_bundle_whose_model_was_changed_is_refused(bundle_path, tmp_path):
 
 def test_a_folder_closed_to_looking_is_a_bundle_error(open_folder, unprivileged):
     closed = open_folder / "closed"
-    closed.mkdir()
-    closed.chmod(0)
+    closed.mkdir(mode=0)
     with unprivileged():
         for path in (closed, closed / "bundle", closed / "model.onnx"):
             with pytest.raises((BundleError, ModelError), match=str(path)):
