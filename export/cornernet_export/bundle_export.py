@@ -87,7 +87,8 @@ def export_bundle(
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    external = model.ByteSize() > EXTERNAL_DATA_LIMIT
+    # Not ByteSize(): it serialises, which copies every weight and fails where protobuf does.
+    external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EXTERNAL_DATA_LIMIT
     try:
         onnx.save_model(model, path, save_as_external_data=external, location=f"{path.name}.data")
     except OSError as error:

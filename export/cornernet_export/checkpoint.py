@@ -10,20 +10,19 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_runtime.errors import CheckpointError, ModelError
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import RecordError, from_json, to_json
+from cornernet_runtime.records import from_json, to_json
 from cornernet_runtime.spec import SCHEMA_VERSION, ModelSpec, check_schema, spec_from_text, spec_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import torch
 
 CONFIG_KEY = "cornernet_config"
 SPEC_KEY = "cornernet_spec"
@@ -66,10 +65,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); it may be truncated: fetch or train it again",
         ) from error
-    model = CornerNet(config)
+    with torch.device("meta"):  # a header may ask for more memory than there is
+        model = CornerNet(config)
     differences = compare_tensors(_stored(model), tensors)
     if differences:
         raise CheckpointError(_difference_table(str(path), differences))
+    model = CornerNet(config)
     model.load_state_dict(tensors, strict=False)
     return Checkpoint(model.eval(), spec)
 
@@ -100,7 +101,7 @@ def _read_header(header: Mapping[str, str], source: str) -> tuple[CornerNetConfi
         check_schema(data, source, CheckpointError)
         config = from_json(CornerNetConfig, data.get("config"), "config")
         spec = spec_from_text(header[SPEC_KEY], source)
-    except (json.JSONDecodeError, RecordError) as error:
+    except (RecursionError, ValueError) as error:
         raise CheckpointError(f"{source}: its header does not hold: {error}") from error
     except CheckpointError:
         raise

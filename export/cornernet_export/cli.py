@@ -69,6 +69,7 @@ def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
         f"{output}: {manifest.spec.name}, {len(manifest.spec.class_names)} classes, {height}x{width}, "
         f"{manifest.spec.precision}, {size:.1f} MB",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -47,7 +47,7 @@ def _running_maximum(source: str, corner: Corner, steps: int, prefix: str) -> li
     """Return nodes from ``source`` [N, C, H, W] to ``{prefix}_out``: maxima along H towards the corner."""
 
     def node(operator: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
-        return helper.make_node(operator, inputs, [output], name=f"{prefix}_{output}", **cast("Any", attributes))
+        return helper.make_node(operator, inputs, [output], name=output, **cast("Any", attributes))
 
     def name(stem: str) -> str:
         return f"{prefix}_{stem}"

@@ -52,8 +52,8 @@ def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
     if program is None:  # only with a file name given
         raise AssertionError("torch.onnx.export returned no program")
     exported = program.model_proto
-    for node in exported.graph.node:
-        del node.metadata_props[:]  # stack traces with the paths of this machine
+    for part in (*exported.graph.node, *exported.graph.input, *exported.graph.output):
+        del part.metadata_props[:]  # stack traces with the paths of this machine
     del exported.graph.value_info[:]
     del exported.graph.metadata_props[:]
     exported.functions.extend(pool_function(corner, max(spec.map_size)) for corner in Corner)

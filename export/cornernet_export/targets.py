@@ -99,11 +99,12 @@ def corner_radius(width: float, height: float, minimum_iou: float = MINIMUM_IOU)
 def ideal_maps(targets: Targets) -> CornerMaps:
     """Return the maps, for one picture, from which decode gives back the encoded boxes.
 
-    Objects have embeddings two apart, so that no two of them pair. Where two corners of one kind share a cell, the
-    later one's embedding and offset stand: that is what the representation can hold.
+    Objects have embeddings two apart from each other and from the ground, so that nothing else pairs. Where two
+    corners of one kind share a cell, the later one's embedding and offset stand: that is what the representation can
+    hold.
     """
     height, width = targets.tl_heat.shape[1:]
-    identity = 2.0 * np.arange(len(targets.labels), dtype=np.float32)
+    identity = 2.0 * np.arange(1, len(targets.labels) + 1, dtype=np.float32)  # background has 0
 
     def scatter(cells: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
         plane = np.zeros((values.shape[1], height * width), np.float32)

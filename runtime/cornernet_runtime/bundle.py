@@ -116,13 +116,15 @@ def read_manifest(folder: Path) -> Manifest:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(f"{folder}: no {MANIFEST_NAME} in it; cornernet-export makes bundles") from error
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
     check_schema(data, str(path), BundleError)
     try:
         manifest = from_json(Manifest, {key: data[key] for key in data if key != "schema_version"})
     except (RecordError, SizeError) as error:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
+    if ONNX_NAME not in manifest.files:
+        raise BundleError(f"{path}: it lists no {ONNX_NAME}; export the bundle again")
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     return manifest
@@ -132,7 +134,11 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
     path = folder / name
     if path.parent != folder or not path.is_file():
         raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; export the bundle again")
-    if sha256(path) != digest:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if found != digest:
         raise BundleError(
             f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; "
             "export the bundle again",

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import cv2
@@ -18,11 +19,10 @@ from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_corners, draw_detections
 from cornernet_runtime.errors import FrameError, OutputError
 from cornernet_runtime.files import make_folder, open_atomically
-from cornernet_runtime.pictures import find_pictures, read_picture, write_picture
+from cornernet_runtime.pictures import SUFFIXES, find_pictures, read_picture, write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -106,12 +106,11 @@ def detect_pictures(
         CornerNetError: The model cannot be opened.
     """
     pictures = find_pictures(request.sources)
-    targets = _targets(pictures, request.output)
     summary, clock = Summary(), _Clock()
-    with (
-        Detector.open(request.model, request.backend) as detector,
-        _lines(request.json_lines) as lines,
-    ):
+    with contextlib.ExitStack() as stack:
+        detector = stack.enter_context(Detector.open(request.model, request.backend))
+        targets = _targets(pictures, request.output)  # makes a folder, so only once there is a detector
+        lines = stack.enter_context(_lines(request.json_lines))
         for path in track(pictures):
             clock.start()
             try:
@@ -134,7 +133,8 @@ def detect_pictures(
                 write_picture(targets[path], picture)
                 clock.stop("drawing")
             if lines is not None:
-                lines.write(_json_line(path, frame, detections).encode())
+                # A name that is no UTF-8 has lone surrogates, which JSON writes as escapes.
+                lines.write(_json_line(path, frame, detections).encode(errors="backslashreplace"))
             summary.rows.append(_summarise(path, frame, detections))
     summary.stage_ms = clock.means(summary.pictures)
     return summary
@@ -161,19 +161,24 @@ def heat_on_frame(heat: NDArray[np.float32], placement: Placement, spec: ModelSp
 
 
 def _targets(pictures: Sequence[Path], output: Path | None) -> dict[Path, Path]:
-    """Return where each picture's annotated copy goes; equal names from different folders are numbered."""
+    """Return where each picture's annotated copy goes; equal names from different folders are numbered.
+
+    What is in no format that can be written becomes a PNG.
+    """
     if output is None:
         return {}
     make_folder(output)
+    sources = {path.resolve() for path in pictures}
     targets: dict[Path, Path] = {}
     taken: set[Path] = set()
-    for path in pictures:
-        number, target = 1, output / path.name
+    for path in dict.fromkeys(pictures):
+        name = Path(path.name if path.suffix.lower() in SUFFIXES else f"{path.name}.png")
+        number, target = 1, output / name
         while target in taken:
             number += 1
-            target = output / f"{path.stem}-{number}{path.suffix}"
-        if target.exists() and target.samefile(path):
-            raise OutputError(f"{target}: would overwrite the picture itself; choose another --output folder")
+            target = output / f"{name.stem}-{number}{name.suffix}"
+        if target.resolve() in sources:
+            raise OutputError(f"{target}: would overwrite a picture to be read; choose another --output folder")
         taken.add(target)
         targets[path] = target
     return targets

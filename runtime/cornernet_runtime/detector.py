@@ -61,13 +61,18 @@ class Detector:
         from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
 
         path = Path(path)
-        if path.is_dir():
-            read_manifest(path)
+        try:
+            exists, is_folder = path.exists(), path.is_dir()
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        spec = None
+        if is_folder:
+            spec = read_manifest(path).spec
             path = path / ONNX_NAME
         elif path.suffix != ".onnx":
-            problem = "is no bundle folder or .onnx file" if path.exists() else "does not exist"
+            problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
-        network = OnnxRuntimeBackend(path)
+        network = OnnxRuntimeBackend(path, spec)
         return cls(network, network.spec)
 
     @property

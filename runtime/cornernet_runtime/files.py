@@ -30,16 +30,22 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Yield a stream that becomes ``path`` when the block ends without an error, and nothing otherwise.
 
+    A pipe or device, such as ``/dev/stdout``, is written to as it is; renaming a file over it would replace it.
+
     Raises:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
-            yield cast("BinaryIO", stream.file)
-            stream.flush()
-            os.fsync(stream.fileno())
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as stream:
+                yield stream
+            return
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            yield cast("BinaryIO", file.file)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -60,19 +66,20 @@ def new_folder(path: Path, *, replace: bool) -> Iterator[Path]:
     Raises:
         OutputError: ``path`` exists and is not to be replaced, is no folder, or cannot be written.
     """
-    if path.is_dir() and not replace and any(path.iterdir()):
-        raise OutputError(f"{path} exists: choose another folder, or add --force to replace it")
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file: choose the name of a folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        target = Path(os.path.realpath(path))  # a link stays, what it names is replaced
+        if target.is_dir() and not replace and any(target.iterdir()):
+            raise OutputError(f"{path} exists: choose another folder, or add --force to replace it")
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"{path} is a file: choose the name of a folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     except OSError as error:
-        raise OutputError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        _exchange(temporary, path)
+        _exchange(temporary, target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -104,7 +111,11 @@ def _exchange(new: Path, path: Path) -> None:
         new.rename(path)
         return
     old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    path.rename(old)
+    try:
+        path.rename(old)
+    except OSError:
+        old.rmdir()
+        raise
     try:
         new.rename(path)
     except OSError:

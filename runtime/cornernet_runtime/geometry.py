@@ -117,9 +117,9 @@ class Preprocessor:
         levels = np.arange(256) / 255
         self._tables = [((levels - mean[c]) / std[c]).astype(np.float32) for c in range(3)]
         self._frame_channels = order
-        # The canvas is BGR like the frame, so the pad levels, given in channel order, go the same way back.
-        self._pad = np.array([round(normalisation.pad[c]) for c in order], np.uint8)
-        self._canvas = np.empty((*input_size, 3), np.uint8)
+        # Not through the table: the mean pixel, which some models pad with, is no whole level.
+        self._pad = ((np.asarray(normalisation.pad) / 255 - mean) / std).astype(np.float32)[:, None, None]
+        self._canvas = np.zeros((*input_size, 3), np.uint8)
         self._placement: Placement | None = None
 
     def __call__(self, frame: NDArray[np.uint8], output: NDArray[np.float32]) -> Placement:
@@ -139,13 +139,15 @@ class Preprocessor:
         placement = self._placement
         if placement is None or placement.frame_size != frame.shape[:2]:
             placement = self._placement = fit((frame.shape[0], frame.shape[1]), self._input_size)
-            self._canvas[:] = self._pad
         height, width = placement.size
-        window = self._canvas[placement.top : placement.top + height, placement.left : placement.left + width]
+        top, left, bottom, right = placement.top, placement.left, placement.top + height, placement.left + width
+        window = self._canvas[top:bottom, left:right]
         if placement.size == placement.frame_size:
             window[:] = frame
         else:
             cv2.resize(np.ascontiguousarray(frame), (width, height), dst=window, interpolation=cv2.INTER_LINEAR)
         for channel, (source, table) in enumerate(zip(self._frame_channels, self._tables, strict=True)):
             np.take(table, self._canvas[..., source], out=output[channel], mode="clip")
+        for border in (output[:, :top], output[:, bottom:], output[:, :, :left], output[:, :, right:]):
+            border[:] = self._pad
         return placement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cornernet_runtime.errors import FrameError, OutputError
 from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,7 +41,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+        with _quiet_opencv():
+            picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except OSError as error:
         raise FrameError(f"{path}: cannot be read: {error.strerror or error}") from error
     except cv2.error as error:
@@ -58,23 +60,49 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in (".jpg", ".jpeg") else []
     try:
-        _, encoded = cv2.imencode(path.suffix, picture, options)
+        with _quiet_opencv():
+            done, encoded = cv2.imencode(path.suffix, picture, options)
     except cv2.error as error:
         raise OutputError(f"{path}: cannot be encoded: {error.err}") from error
+    if not done:
+        height, width = picture.shape[:2]
+        raise OutputError(f"{path}: cannot be encoded: {width}x{height} pixels may be too many for the format")
     write_atomically(path, encoded.tobytes())
 
 
+@contextlib.contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from printing where in its sources a decoder gave up."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def _expand(source: str) -> list[Path]:
+    try:
+        return _pictures_of(source)
+    except OSError as error:
+        raise FrameError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def _pictures_of(source: str) -> list[Path]:
     path = Path(source)
     if path.is_dir():
-        found = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+        found = sorted(item for item in path.iterdir() if _is_picture(item))
         if not found:
             raise FrameError(f"{source}: no picture in this folder; it looks for {', '.join(sorted(SUFFIXES))}")
         return found
     if path.exists():
         return [path]
     matches = (Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207 - takes absolute ones too
-    found = sorted(match for match in matches if match.suffix.lower() in SUFFIXES)
+    found = sorted(match for match in matches if _is_picture(match))
     if not found:
         raise FrameError(f"{source}: no such picture, folder or match; give an image, a folder or a glob")
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()

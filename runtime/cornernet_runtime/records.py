@@ -82,8 +82,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401, PLR0911 
             for position, (inner, item) in enumerate(zip(arguments, value, strict=True))
         )
     if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(_checked(number and math.isfinite(value), value, path, "a finite number"))
+        return float(_checked(_is_finite(value), value, path, "a finite number"))
     same = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     return _checked(same, value, path, hint.__name__)
 
@@ -92,6 +91,13 @@ def _checked(valid: bool, value: Any, path: str, expected: str) -> Any:  # noqa:
     if not valid:
         raise RecordError(f"{path}: expected {expected}, got {_describe(value)}")
     return value
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of JSON can be larger than any float
+        return False
 
 
 def _describe(value: object) -> str:

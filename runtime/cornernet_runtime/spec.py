@@ -37,6 +37,8 @@ class Normalisation:
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
             raise RecordError(f"normalisation.std: expected positive numbers, got {self.std}")
+        if min(self.pad) < 0 or max(self.pad) > 255:
+            raise RecordError(f"normalisation.pad: expected grey levels of 0 to 255, got {self.pad}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,9 @@ class ModelSpec:
 
 def check_side(side: int, modulus: int) -> None:
     """Raise SizeError unless ``side`` is one less than a positive multiple of ``modulus``."""
-    if side % modulus == modulus - 1:
+    if side > 0 and side % modulus == modulus - 1:
         return
-    below = (side + 1) // modulus * modulus - 1
+    below = (max(side, 0) + 1) // modulus * modulus - 1
     valid = [near for near in (below, below + modulus) if near > 0]
     raise SizeError(
         f"input side {side}: this network needs one less than a multiple of {modulus}; "
@@ -164,7 +166,7 @@ def spec_from_text(text: str, source: str) -> ModelSpec:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
         raise ModelError(f"{source}: its metadata is not JSON ({error}); export the model again") from error
     check_schema(data, source, ModelError)
     try:

@@ -336,7 +336,7 @@ def test_output_that_is_a_file_is_refused(checkpoint_path, tmp_path, capfd, forc
 def test_output_below_a_file_is_refused(checkpoint_path, tmp_path, capfd):
     (tmp_path / "file").write_text("kept")
     assert main([str(checkpoint_path), "--output", str(tmp_path / "file" / "bundle")]) == 1
-    assert error_of(capfd).startswith(f"cannot write in {tmp_path / 'file'}: ")
+    assert error_of(capfd).startswith(f"cannot write {tmp_path / 'file' / 'bundle'}: ")
     assert content_of(tmp_path) == {"file": b"kept"}
 
 

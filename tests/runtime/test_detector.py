@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +9,14 @@ import pytest
 from conftest import SMALL_SPEC
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_export.torch_backend import open_checkpoint
-from cornernet_runtime import CornerNetError, Detector
-from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME
-from cornernet_runtime.errors import BackendError, BundleError, FrameError, ModelError
+from cornernet_runtime import Detector
+from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import cells_to_input, fit
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import spec_to_text
 
 # A frame of 4000 by 3000 is shrunk 16 times, so that objects of a tenth of it still are several cells large.
 SPEC = replace(SMALL_SPEC, input_size=(191, 255), largest_size=(191, 255))
@@ -300,197 +297,6 @@ def test_the_backend_is_closed_at_the_end_of_the_block():
     with pytest.raises(KeyError), Detector(backend, SPEC):
         raise KeyError
     assert backend.closed
-
-
-# Opening.
-
-
-def test_the_base_error_catches_all_that_open_raises(tmp_path):
-    with pytest.raises(CornerNetError):
-        Detector.open(tmp_path)
-
-
-def test_a_path_that_is_not_there_does_not_exist(tmp_path):
-    for name in ("missing", "missing.pth"):
-        with pytest.raises(BundleError) as caught:
-            Detector.open(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name} does not exist; cornernet-export makes bundles from checkpoints"
-
-
-def test_an_onnx_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelError, match=f"^{tmp_path / 'missing.onnx'}: no such file$"):
-        Detector.open(tmp_path / "missing.onnx")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "model.engine", "bundle.json", "model"])
-def test_a_file_of_another_kind_is_no_model(tmp_path, name):
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(
-        BundleError, match=rf"{name} is no bundle folder or \.onnx file; cornernet-export makes bundles"
-    ):
-        Detector.open(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["folder", "folder.onnx"])
-def test_a_folder_without_bundle_json_is_no_bundle(tmp_path, name):
-    (tmp_path / name).mkdir()
-    with pytest.raises(BundleError, match=rf"{name}: no bundle\.json in it; cornernet-export makes bundles$"):
-        Detector.open(tmp_path / name)
-
-
-def test_a_bundle_whose_model_was_changed_is_refused(bundle_path, tmp_path):
-    for name in (MANIFEST_NAME, ONNX_NAME):
-        (tmp_path / name).write_bytes((bundle_path / name).read_bytes())
-    with (tmp_path / ONNX_NAME).open("ab") as stream:
-        stream.write(b"\0")
-    with pytest.raises(BundleError, match=f"^{tmp_path / ONNX_NAME}: its hash is not the one in bundle.json"):
-        Detector.open(tmp_path)
-
-
-def test_a_folder_closed_to_looking_is_a_bundle_error(open_folder, unprivileged):
-    closed = open_folder / "closed"
-    closed.mkdir(mode=0)
-    with unprivileged():
-        for path in (closed, closed / "bundle", closed / "model.onnx"):
-            with pytest.raises((BundleError, ModelError), match=str(path)):
-                Detector.open(path)
-
-
-def test_an_unknown_backend_is_refused_with_those_there_are(bundle_path):
-    with pytest.raises(BackendError, match=r"^no backend is called 'warp'; there are onnxruntime$"):
-        Detector.open(bundle_path, backend="warp")
-
-
-def test_a_backend_can_be_named(bundle_path):
-    with Detector.open(bundle_path, backend="onnxruntime") as detector:
-        assert detector.backend.name == "onnxruntime"
-
-
-def test_without_onnx_runtime_the_command_to_get_it_is_named(bundle_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
-    with pytest.raises(BackendError, match=r'pip install "cornernet-trt\[cpu\]"'):
-        Detector.open(bundle_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"no model", b"\0" * 500], ids=["empty", "text", "zeros"])
-def test_what_is_no_onnx_cannot_be_loaded(tmp_path, content):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(content)
-    with pytest.raises(ModelError) as caught:
-        Detector.open(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
-def test_a_truncated_onnx_cannot_be_loaded(bundle_path, tmp_path, part):
-    content = (bundle_path / ONNX_NAME).read_bytes()
-    path = tmp_path / "model.onnx"
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(ModelError, match=f"^{path}: ONNX Runtime cannot load it: "):
-        Detector.open(path)
-
-
-# ONNX files that are not ours, or not what their metadata says.
-
-METADATA = {"cornernet": spec_to_text(SMALL_SPEC)}
-
-
-def test_a_file_with_our_outputs_and_metadata_opens(tmp_path, write_onnx, small_outputs):
-    path = write_onnx(tmp_path / "model.onnx", small_outputs, METADATA)
-    with Detector.open(path) as detector:
-        assert detector.spec == SMALL_SPEC
-
-
-@pytest.mark.parametrize(
-    ("outputs", "message"),
-    [
-        (["logits"], "outputs missing: tl_heat, br_heat, tl_embed, br_embed, tl_offset, br_offset (it has logits)"),
-        (["tl_heat", "br_heat", "boxes"], "outputs missing: tl_embed, br_embed, tl_offset, br_offset (it has "),
-        ([name for name in OUTPUT_NAMES if name != "br_embed"], "outputs missing: br_embed (it has "),
-    ],
-)
-def test_a_foreign_onnx_is_refused_with_the_outputs_it_lacks(tmp_path, write_onnx, outputs, message):
-    path = write_onnx(tmp_path / "foreign.onnx", {name: np.zeros((1, 10), np.float32) for name in outputs}, METADATA)
-    with pytest.raises(ModelError) as caught:
-        Detector.open(path)
-    found = str(caught.value)
-    assert found.startswith(f"{path}: not a CornerNet exported by cornernet-export: {message}")
-
-
-def test_our_outputs_without_metadata_are_refused(tmp_path, write_onnx, small_outputs):
-    path = write_onnx(tmp_path / "model.onnx", small_outputs, {"author": "someone"})
-    with pytest.raises(ModelError, match=r"its metadata lacks the key 'cornernet'; export it with cornernet-export$"):
-        Detector.open(path)
-
-
-def test_metadata_of_a_newer_schema_are_refused(tmp_path, write_onnx, small_outputs):
-    newer = METADATA["cornernet"].replace('"schema_version": 1', '"schema_version": 2')
-    assert newer != METADATA["cornernet"]
-    path = write_onnx(tmp_path / "model.onnx", small_outputs, {"cornernet": newer})
-    with pytest.raises(ModelError, match="written with schema 2, this version reads up to 1; upgrade cornernet-trt"):
-        Detector.open(path)
-
-
-def swap(outputs, one, other):
-    return {**outputs, one: outputs[other], other: outputs[one]}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda maps: swap(maps, "tl_embed", "tl_offset"),
-            "output tl_embed has shape [1, 2, 16, 24], its metadata says [batch, 1, 16, 24]",
-        ),
-        (
-            lambda maps: swap(maps, "br_heat", "br_offset"),
-            "output br_heat has shape [1, 2, 16, 24], its metadata says [batch, 3, 16, 24]",
-        ),
-        (
-            lambda maps: {**maps, "tl_heat": np.zeros((1, 80, 16, 24), np.float32)},
-            "output tl_heat has shape [1, 80, 16, 24], its metadata says [batch, 3, 16, 24]",
-        ),
-        (
-            lambda maps: {**maps, "br_offset": np.zeros((1, 2, 24, 16), np.float32)},
-            "output br_offset has shape [1, 2, 24, 16], its metadata says [batch, 2, 16, 24]",
-        ),
-        (
-            lambda maps: {**maps, "tl_heat": np.zeros((1, 3, 384), np.float32)},
-            "output tl_heat has shape [1, 3, 384], its metadata says [batch, 3, 16, 24]",
-        ),
-    ],
-    ids=["embed and offset", "heat and offset", "classes", "rows and columns", "rank"],
-)
-def test_outputs_that_disagree_with_the_metadata_are_named(tmp_path, write_onnx, small_outputs, change, message):
-    path = write_onnx(tmp_path / "model.onnx", change(small_outputs), METADATA)
-    with pytest.raises(ModelError) as caught:
-        Detector.open(path)
-    assert str(caught.value) == f"{path}: {message}"
-
-
-@pytest.mark.parametrize(
-    "image", [("image", (1, 3, 63, 127)), ("image", (1, 3, 95, 63)), ("image", (1, 1, 63, 95)), ("x", (1, 3, 63, 95))]
-)
-def test_an_input_that_disagrees_with_the_metadata_is_named(tmp_path, write_onnx, small_outputs, image):
-    path = write_onnx(tmp_path / "model.onnx", small_outputs, METADATA, image)
-    with pytest.raises(ModelError) as caught:
-        Detector.open(path)
-    assert str(caught.value).startswith(f"{path}: expected one input image [batch, *[3, 63, 95]], got ")
-
-
-def test_an_input_in_half_precision_is_refused(tmp_path, write_onnx, small_outputs):
-    # What other tools make of our file when asked for FP16: names, shapes and metadata stay.
-    path = write_onnx(tmp_path / "model.onnx", small_outputs, METADATA, element=TensorProto.FLOAT16)
-    with pytest.raises(ModelError, match="float16"):
-        Detector.open(path)
-
-
-def test_outputs_in_half_precision_are_refused(tmp_path, write_onnx, small_outputs):
-    half = {name: value.astype(np.float16) for name, value in small_outputs.items()}
-    path = write_onnx(tmp_path / "model.onnx", half, METADATA)
-    with pytest.raises(ModelError, match="float16"):
-        Detector.open(path)
 
 
 def test_the_planted_model_finds_its_objects(planted_model, planted):

@@ -46,8 +46,10 @@ class CornerNetConfig:
             raise RecordError(f"config: expected positive counts and as many modules as dims, got {self}")
         if self.stem[-1] != self.dims[0]:
             raise RecordError(f"config: the stem ends in {self.stem[-1]} channels, dims begin with {self.dims[0]}")
-        if self.branch_kernel % 2 == 0:
-            raise RecordError(f"config: expected an odd branch_kernel, got {self.branch_kernel}")
+        if self.branch_kernel < 1 or self.branch_kernel % 2 == 0:
+            raise RecordError(f"config: expected a positive odd branch_kernel, got {self.branch_kernel}")
+        if self.unit == "fire" and any(width % 2 for width in self.dims):
+            raise RecordError(f"config: fire units halve their width: expected even dims, got {list(self.dims)}")
 
     @property
     def stride(self) -> int:
@@ -104,4 +106,8 @@ def preset(name: str, *, classes: int | None = None, stacks: int | None = None) 
     if name not in PRESETS:
         raise ModelError(f"no architecture is called {name!r}; there are {', '.join(PRESETS)}")
     found = PRESETS[name]
-    return replace(found, classes=classes or found.classes, stacks=stacks or found.stacks)
+    return replace(
+        found,
+        classes=found.classes if classes is None else classes,
+        stacks=found.stacks if stacks is None else stacks,
+    )

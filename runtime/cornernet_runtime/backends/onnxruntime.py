@@ -28,6 +28,7 @@ class OnnxRuntimeBackend:
 
     Args:
         path: The file.
+        spec: How to use it, from the bundle; by default what stands in the file's metadata.
         threads: Threads inside one operator; 0 takes one a core.
 
     Raises:
@@ -37,13 +38,14 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, spec: ModelSpec | None = None, threads: int = 0) -> None:
         try:
             import onnxruntime as ort  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise BackendError(
                 'ONNX Runtime is not installed; pip install "cornernet-trt[cpu]"',
             ) from error
+        ort.disable_telemetry_events()  # some builds report home
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: what it warns of here (unused initialisers) helps no user
@@ -53,7 +55,8 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-        self.spec = _check_model(session, str(path))
+        self.spec = spec or _embedded_spec(session, str(path))
+        _check_model(session, self.spec, str(path))
         batch = session.get_inputs()[0].shape[0]
         self.max_batch = batch if isinstance(batch, int) else 64
         self._session = session
@@ -67,20 +70,27 @@ class OnnxRuntimeBackend:
         del self._session
 
 
-def _check_model(session: Any, source: str) -> ModelSpec:  # noqa: ANN401 - onnxruntime has no types
-    """Return the spec in the file's metadata after holding inputs and outputs against it."""
-    outputs = {output.name: output.shape for output in session.get_outputs()}
-    check_output_names(outputs, source)
+def _embedded_spec(session: Any, source: str) -> ModelSpec:  # noqa: ANN401 - onnxruntime has no types
+    """Return the spec in the file's metadata; a file without the six outputs is told apart first, for its error."""
+    check_output_names([output.name for output in session.get_outputs()], source)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise ModelError(f"{source}: its metadata lacks the key {METADATA_KEY!r}; export it with cornernet-export")
-    spec = spec_from_text(text, source)
+    return spec_from_text(text, source)
+
+
+def _check_model(session: Any, spec: ModelSpec, source: str) -> None:  # noqa: ANN401
+    """Raise ModelError unless the file's inputs and outputs are those of the spec."""
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    check_output_names(outputs, source)
     check_output_shapes(outputs, spec, source)
     inputs = {item.name: item.shape for item in session.get_inputs()}
     expected = [3, *spec.input_size]
     if list(inputs) != [INPUT_NAME] or inputs[INPUT_NAME][1:] != expected:
         raise ModelError(f"{source}: expected one input {INPUT_NAME} [batch, *{expected}], got {inputs}")
-    return spec
+    for item in (*session.get_inputs(), *session.get_outputs()):
+        if item.type != "tensor(float)":
+            raise ModelError(f"{source}: {item.name} is {item.type}, not float32; export it with cornernet-export")
 
 
 def _first_line(error: Exception) -> str:

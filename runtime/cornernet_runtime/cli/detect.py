@@ -50,6 +50,7 @@ def _detect(arguments: argparse.Namespace) -> int:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # it would end with an empty line
     ) as progress:
         summary = detect_pictures(
             request, lambda pictures: progress.track(pictures, description="detecting"), _print_problem
@@ -70,7 +71,7 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     for row in summary.rows[:SHOWN_PICTURES]:
         counts = ", ".join(f"{count} {escape(name)}" for name, count in row.counts.items())
         best = f"{row.best:.2f}" if row.counts else ""
-        table.add_row(escape(row.source.name), f"{row.width}x{row.height}", counts or "-", best)
+        table.add_row(_printable(row.source.name), f"{row.width}x{row.height}", counts or "-", best)
     if summary.pictures > SHOWN_PICTURES:
         table.add_row(f"... and {summary.pictures - SHOWN_PICTURES} more", "", "", "")
     console.print(table)
@@ -82,7 +83,12 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     )
     for written in (arguments.output, arguments.json):
         if written is not None and str(written) != "-":
-            console.print(f"wrote {written}", soft_wrap=True, markup=False)
+            console.print(f"wrote {_printable(written)}", soft_wrap=True)
+
+
+def _printable(path: Path | str) -> str:
+    """Return the text of a path as it can be printed, whatever bytes it has: no markup, no lone surrogates."""
+    return escape(str(path).encode(errors="replace").decode())
 
 
 def _parser() -> argparse.ArgumentParser:
