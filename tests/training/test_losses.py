@@ -72,7 +72,7 @@ def stack_by_loops(maps, targets):
                     offset += smooth_l1(found - float(getattr(targets, f"{kind}_offsets")[picture, slot, axis]))
         pull += pull_by_loops(embeddings["tl"], embeddings["br"])
         push += push_by_loops(embeddings["tl"], embeddings["br"])
-    return [detection, 0.1 * pull / pictures, 0.1 * push / pictures, offset / max(objects, 1)]
+    return [detection, 0.1 * pull, 0.1 * push, offset / max(objects, 1)]
 
 
 # Material.

@@ -60,7 +60,7 @@ RECIPES = {
     "cornernet-tiny": Recipe(
         arch="cornernet-tiny",
         input_size=(255, 255),
-        steps=4000,
+        steps=2400,
         batch=8,
         learning_rate=2.5e-3,
         weight_decay=0.01,

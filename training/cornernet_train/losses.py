@@ -87,6 +87,8 @@ def pull_push_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Associative embedding losses (equations 4 and 5), each picture's divided by its objects, summed over pictures.
 
+    The sum is the published code's: a mean over the batch is that much weaker, and corners of different objects pair.
+
     Args:
         tl_embed: [N, M], embedding at each object's top-left corner.
         br_embed: [N, M], at its bottom-right corner.
@@ -107,14 +109,13 @@ def pull_push_loss(
 
 
 def _stack_losses(maps: CornerTensors, targets: TargetBatch) -> Losses:
-    pictures = len(targets.present)
     tl_embed = _gather(maps.tl_embed, targets.tl_cells)[..., 0]
     br_embed = _gather(maps.br_embed, targets.br_cells)[..., 0]
     pull, push = pull_push_loss(tl_embed, br_embed, targets.present)
     offset = _offset_loss(_gather(maps.tl_offset, targets.tl_cells), targets.tl_offsets, targets.present)
     offset = offset + _offset_loss(_gather(maps.br_offset, targets.br_cells), targets.br_offsets, targets.present)
     detection = focal_loss(maps.tl_heat, targets.tl_heat) + focal_loss(maps.br_heat, targets.br_heat)
-    return Losses(detection, PULL_WEIGHT * pull / pictures, PUSH_WEIGHT * push / pictures, OFFSET_WEIGHT * offset)
+    return Losses(detection, PULL_WEIGHT * pull, PUSH_WEIGHT * push, OFFSET_WEIGHT * offset)
 
 
 def _offset_loss(offset: torch.Tensor, target: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
