@@ -1,4 +1,6 @@
-"""Our checkpoint: one safetensors file whose header says which network it is and how to use it.
+"""Checkpoints: ours, written and read here, and the published ones, which ``published`` reads.
+
+Ours is one safetensors file whose header says which network it is and how to use it.
 
 Safetensors holds plain arrays, so nothing in such a file can be executed. The header has two texts, both JSON:
 ``cornernet_config`` (the shape of the network) and ``cornernet_spec`` (class names, geometry, normalisation, decode).
@@ -7,7 +9,7 @@ Safetensors holds plain arrays, so nothing in such a file can be executed. The h
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from cornernet_export.model import CornerNet, CornerNetConfig
+from cornernet_export.published import load_published
 from cornernet_runtime.errors import CheckpointError, ModelError
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import from_json, to_json
+from cornernet_runtime.records import RecordError, from_json, to_json
 from cornernet_runtime.spec import SCHEMA_VERSION, ModelSpec, check_schema, spec_from_text, spec_to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 CONFIG_KEY = "cornernet_config"
@@ -49,22 +52,26 @@ def save_checkpoint(path: Path, model: CornerNet, spec: ModelSpec) -> None:
     write_atomically(path, _in_order(save(tensors, {CONFIG_KEY: config, SPEC_KEY: spec_to_text(spec)})))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and check it wholly: header, every name, every shape.
+def load_checkpoint(path: Path, *, arch: str | None = None, class_names: Sequence[str] | None = None) -> Checkpoint:
+    """Read a checkpoint, ours or a published one, and check it wholly: what it says, every name, every shape.
+
+    Args:
+        path: A ``.safetensors`` file is ours; anything else is taken for a published one.
+        arch: The architecture to expect; by default what the file shows.
+        class_names: Names of the classes, in order, in place of the file's.
 
     Raises:
-        CheckpointError: Missing, truncated, foreign, of a newer schema, or header and tensors disagree.
+        CheckpointError: Missing, truncated, foreign, of a newer schema, of another architecture, its names and tensors
+            disagree, or the class names are not as many as its classes, or not distinct.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a .safetensors checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            config, spec = _read_header(file.metadata() or {}, str(path))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); it may be truncated: fetch or train it again",
-        ) from error
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
+    ours = path.suffix == ".safetensors"
+    config, spec, tensors = _read_ours(path) if ours else load_published(path, arch)
+    if arch is not None and config.name != arch:
+        raise CheckpointError(f"{path}: it is a {config.name}, not a {arch}; leave --arch away")
+    if class_names is not None:
+        spec = _rename_classes(spec, class_names, str(path))
     with torch.device("meta"):  # a header may ask for more memory than there is
         model = CornerNet(config)
     differences = compare_tensors(_stored(model), tensors)
@@ -88,6 +95,26 @@ def compare_tensors(
     names = [*expected, *(name for name in found if name not in expected)]
     rows = [(name, describe(expected, name), describe(found, name)) for name in names]
     return [row for row in rows if row[1] != row[2]]
+
+
+def _read_ours(path: Path) -> tuple[CornerNetConfig, ModelSpec, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            config, spec = _read_header(file.metadata() or {}, str(path))
+            return config, spec, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated: fetch or train it again",
+        ) from error
+
+
+def _rename_classes(spec: ModelSpec, names: Sequence[str], source: str) -> ModelSpec:
+    if len(names) != len(spec.class_names):
+        raise CheckpointError(f"{source}: it has {len(spec.class_names)} classes, {len(names)} names were given")
+    try:
+        return replace(spec, class_names=tuple(names))
+    except RecordError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _read_header(header: Mapping[str, str], source: str) -> tuple[CornerNetConfig, ModelSpec]:

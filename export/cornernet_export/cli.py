@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from cornernet_runtime.cli.common import console_for_people, run_command
+from cornernet_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,16 @@ def _export(arguments: argparse.Namespace) -> int:
     from cornernet_export.bundle_export import ExportRequest, export_bundle  # noqa: PLC0415 - imports torch
 
     console = console_for_people()
-    request = ExportRequest(arguments.checkpoint, arguments.output, arguments.size, arguments.force)
+    request = ExportRequest(
+        checkpoint=arguments.checkpoint,
+        output=arguments.output,
+        size=arguments.size,
+        arch=arguments.arch,
+        class_names=None if arguments.classes is None else _read_names(arguments.classes),
+        stacks=arguments.stacks,
+        precision=arguments.precision,
+        force=arguments.force,
+    )
     with console.status("starting") as status:
         manifest = export_bundle(
             request,
@@ -42,24 +52,25 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _print_verification(console: Console, verification: Verification) -> None:
-    """Print one row an output, one column a source of input; a failure stands out in the last column."""
-    first = verification.outputs[0]
-    sources = list(dict.fromkeys(check.source for check in verification.outputs))
-    console.print(f"{first.stage}: largest error of each output, relative to its largest value", soft_wrap=True)
-    table = Table("output", box=box.SIMPLE_HEAD)
-    for heading in (*(f"on {source}" for source in sources), "tolerance", ""):
-        table.add_column(heading, justify="right")
-    for name in dict.fromkeys(check.output for check in verification.outputs):
-        checks = [check for check in verification.outputs if check.output == name]
-        errors = [f"{check.error:.1e}" for check in checks]
-        table.add_row(name, *errors, f"{first.tolerance:.0e}", _mark(all(check.passed for check in checks)))
-    console.print(table)
-    for pairs in verification.detections:
-        console.print(
-            f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {pairs.extra} extra "
-            f"({pairs.required:.0%} required)  {_mark(pairs.passed)}",
-            soft_wrap=True,
-        )
+    """Print for each stage one row an output, one column a source of input; a failure stands out in the last column."""
+    for stage in dict.fromkeys(check.stage for check in verification.outputs):
+        outputs = [check for check in verification.outputs if check.stage == stage]
+        console.print(f"{stage}: largest error of each output, relative to its largest value", soft_wrap=True)
+        table = Table("output", box=box.SIMPLE_HEAD)
+        for heading in (*(f"on {source}" for source in dict.fromkeys(c.source for c in outputs)), "tolerance", ""):
+            table.add_column(heading, justify="right")
+        for name in dict.fromkeys(check.output for check in outputs):
+            checks = [check for check in outputs if check.output == name]
+            errors = [f"{check.error:.1e}" for check in checks]
+            passed = all(check.passed for check in checks)
+            table.add_row(name, *errors, f"{checks[0].tolerance:.0e}", _mark(passed))
+        console.print(table)
+        for pairs in (check for check in verification.detections if check.stage == stage):
+            console.print(
+                f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {pairs.extra} extra "
+                f"({pairs.required:.0%} required)  {_mark(pairs.passed)}",
+                soft_wrap=True,
+            )
 
 
 def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
@@ -73,6 +84,14 @@ def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
     )
 
 
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as a list of class names: {error}") from error
+    return tuple(name for line in lines if (name := line.strip()))
+
+
 def _mark(passed: bool) -> str:
     return "[green]ok[/]" if passed else "[red]FAILED[/]"
 
@@ -82,10 +101,22 @@ def _parser() -> argparse.ArgumentParser:
         prog="cornernet-export",
         description="Export a CornerNet checkpoint to a bundle: ONNX with its side-car, verified against PyTorch.",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors checkpoint")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="ours (.safetensors) or a published one (.pkl, .pth)"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--size", type=_size, metavar="HxW", help="input size in pixels (default: the checkpoint's)")
-    parser.add_argument("--force", action="store_true", help="replace the output folder if it exists")
+    parser.add_argument("--arch", metavar="NAME", help="architecture to expect (default: what the checkpoint shows)")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, in order, one a line")
+    parser.add_argument("--stacks", type=int, metavar="N", help="cut the network after its first N hourglasses")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and activations (default fp32)"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the output folder if it exists, and keep an fp16 model whose activations overflow",
+    )
     return parser
 
 

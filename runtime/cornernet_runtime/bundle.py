@@ -76,6 +76,10 @@ class Verification:
     outputs: tuple[OutputCheck, ...] = ()
     detections: tuple[DetectionCheck, ...] = ()
 
+    def __add__(self, other: Verification) -> Verification:
+        """Return the checks of both, these first."""
+        return Verification(self.outputs + other.outputs, self.detections + other.detections)
+
     @property
     def passed(self) -> bool:
         """Whether every check passed."""

@@ -16,10 +16,8 @@ from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
 from cornernet_export.verify import (
-    FP32_TOLERANCE,
-    REQUIRED_MATCHES,
+    FP32,
     SCORE,
-    SCORE_SLACK,
     box_iou,
     compare_detections,
     compare_outputs,
@@ -46,7 +44,7 @@ def maps(**values):
     return CornerMaps(**planes)
 
 
-def errors(expected, found, tolerance=FP32_TOLERANCE):
+def errors(expected, found, tolerance=FP32.output):
     return {check.output: check.error for check in compare_outputs(expected, found, "a -> b", "noise", tolerance)}
 
 
@@ -202,8 +200,8 @@ def test_scores_near_the_threshold(wanted, offered, expected):
     ],
 )
 def test_two_in_a_hundred_may_be_missed_and_as_many_be_extra(reference, matched, extra, passed):
-    assert REQUIRED_MATCHES == 0.98
-    assert DetectionCheck("a -> b", "picture", reference, matched, extra, REQUIRED_MATCHES).passed is passed
+    assert FP32.matched == 0.98
+    assert DetectionCheck("a -> b", "picture", reference, matched, extra, FP32.matched).passed is passed
 
 
 def test_one_failed_check_fails_the_verification():
@@ -215,7 +213,7 @@ def test_one_failed_check_fails_the_verification():
 
 
 def test_thresholds_are_those_of_the_documents():
-    assert (FP32_TOLERANCE, SCORE, SCORE_SLACK) == (1e-4, 0.1, 1e-3)
+    assert (FP32.output, SCORE, FP32.score) == (1e-4, 0.1, 1e-3)
 
 
 # Overlap.
