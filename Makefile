@@ -23,8 +23,8 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, detect, 
 	rm -rf build/demo
 	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 12 --seed 2026
 	$(BIN)/cornernet-export models/cornernet-tiny/cornernet-tiny.safetensors --output build/tiny --force
-	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --output build/demo/detections --json build/demo/detections.jsonl
-	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --corners --output build/demo/corners
+	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --score 0.5 --output build/demo/detections --json build/demo/detections.jsonl
+	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --score 0.5 --corners --output build/demo/corners
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
 
 test: lint ## Check the style of the tree, then run every test
