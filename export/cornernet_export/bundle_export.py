@@ -13,7 +13,7 @@ from cornernet_export.model.rewrite import cut_stacks, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.verify import FP16, FP32, input_of, sample_picture, verify
-from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, write_manifest
+from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, Verification, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, VerificationError
 from cornernet_runtime.files import new_folder, sha256
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.spec import Precision
 
+CHECKPOINT_NAME = "checkpoint.safetensors"
 EXTERNAL_DATA_LIMIT = 1_800_000_000  # bytes; protobuf ends at 2 GiB
 
 
@@ -64,7 +65,7 @@ def export_bundle(
 ) -> Manifest:
     """Export, verify, and write the bundle; the folder appears only when all of it holds.
 
-    A published checkpoint is also written in our own format, as ``OUTPUT.safetensors``.
+    A published checkpoint is also written in our own format, as ``checkpoint.safetensors`` in the bundle.
 
     Args:
         request: What to do.
@@ -75,9 +76,11 @@ def export_bundle(
         CheckpointError: The checkpoint cannot be used.
         ModelError: The model has fewer stacks than asked for.
         SizeError: The size is off the network's modulus.
-        OutputError: The folder exists and ``force`` is off, or it cannot be written.
+        OutputError: The folder exists and ``force`` is off or it is no bundle, it holds the checkpoint, or it cannot be
+            written.
         VerificationError: The export differs from the checkpoint by more than the tolerance, or float16 overflows.
     """
+    _check_output(request)
     with new_folder(request.output, replace=request.force) as folder:
         on_stage("loading the checkpoint")
         checkpoint = load_checkpoint(request.checkpoint, arch=request.arch, class_names=request.class_names)
@@ -105,14 +108,25 @@ def export_bundle(
                 f"{request.checkpoint}: the export differs from the checkpoint by more than the tolerance; "
                 "nothing was written",
             )
+        if request.checkpoint.suffix != ".safetensors":
+            save_checkpoint(folder / CHECKPOINT_NAME, checkpoint.model, checkpoint.spec)
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         manifest = Manifest(f"cornernet-trt {__version__}", spec, files, verification)
         write_manifest(folder, manifest)
-    if request.checkpoint.suffix != ".safetensors":
-        save_checkpoint(
-            request.output.with_name(f"{request.output.name}.safetensors"), checkpoint.model, checkpoint.spec
-        )
     return manifest
+
+
+def _check_output(request: ExportRequest) -> None:
+    """Raise OutputError where replacing the output folder would take more than a bundle with it."""
+    target = request.output.resolve()
+    if target in request.checkpoint.resolve().parents:
+        raise OutputError(f"{request.output} holds the checkpoint itself: choose another --output folder")
+    try:
+        holds_other = target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_NAME).is_file()
+    except OSError as error:
+        raise OutputError(f"cannot write {request.output}: {error.strerror or error}") from error
+    if request.force and holds_other:
+        raise OutputError(f"{request.output} is no bundle (it has no {MANIFEST_NAME}), so --force does not replace it")
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

@@ -66,6 +66,9 @@ def _print_verification(console: Console, verification: Verification) -> None:
             table.add_row(name, *errors, f"{checks[0].tolerance:.0e}", _mark(passed))
         console.print(table)
         for pairs in (check for check in verification.detections if check.stage == stage):
+            if pairs.reference + pairs.extra == 0:
+                console.print(f"detections on the {pairs.source}: none of score 0.1 or more to compare")
+                continue
             console.print(
                 f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {pairs.extra} extra "
                 f"({pairs.required:.0%} required)  {_mark(pairs.passed)}",

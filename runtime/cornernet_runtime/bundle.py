@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ class DetectionCheck:
     @property
     def passed(self) -> bool:
         """Whether enough matched and few enough are extra."""
-        allowed = self.reference * (1 - self.required)
+        allowed = math.floor(self.reference * (1 - self.required) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
         return self.reference - self.matched <= allowed and self.extra <= allowed
 
 

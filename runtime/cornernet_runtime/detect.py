@@ -42,7 +42,7 @@ class DetectRequest:
         output: Folder for annotated pictures, or None.
         json_lines: File for one JSON object a line and picture, ``-`` for standard output, or None.
         score: Least score of what is reported and drawn.
-        corners: Whether to draw heat maps and paired corners instead of labels.
+        corners: Whether to draw heat maps and paired corners as well.
     """
 
     model: str

@@ -76,12 +76,13 @@ class Report:
     facts: tuple[Fact, ...]
 
 
-_EXPORT = 'pip install "cornernet-trt[export]"'
-_BENCH = 'pip install "cornernet-trt[bench]"'
+# From a checkout: the distribution is in no package index.
+_EXPORT = 'pip install ".[export]"'
+_BENCH = 'pip install ".[bench]"'
 _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpose and command of a Fact
     "numpy": ("NumPy", "run", "everything", "pip install --force-reinstall numpy"),
     "opencv": ("OpenCV", "run", "pictures", "pip install --force-reinstall opencv-python-headless"),
-    "onnxruntime": ("ONNX Runtime", "run", "models on the CPU", 'pip install "cornernet-trt[cpu]"'),
+    "onnxruntime": ("ONNX Runtime", "run", "models on the CPU", "pip install onnxruntime"),
     "torch": ("PyTorch", "export", "export, training, the reference model", _EXPORT),
     "onnx": ("onnx", "export", "export", _EXPORT),
     "onnxscript": ("onnxscript", "export", "export", _EXPORT),
@@ -95,7 +96,7 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "nvcc": ("nvcc", "gpu", "building the plugin", "apt-get install nvidia-cuda-toolkit"),
     "gxx": ("g++", "gpu", "building the plugin, testing kernels", "apt-get install g++"),
     "cmake": ("CMake", "gpu", "building the plugin", "apt-get install cmake"),
-    "openvino": ("OpenVINO", "other", "models on Intel CPUs", 'pip install "cornernet-trt[openvino]"'),
+    "openvino": ("OpenVINO", "other", "models on Intel CPUs", "pip install openvino"),
     "av": ("PyAV", "other", "video with exact timestamps", "pip install av"),
     "ffmpeg": ("ffmpeg", "other", "converting videos", "apt-get install ffmpeg"),
 }
@@ -115,7 +116,7 @@ _TOOLS = {  # program, its option, and where the version stands in what it print
 _NEEDS = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors"),
     "measure accuracy": ("pycocotools",),
-    "train": ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "pycocotools"),
+    "train": ("torch", "safetensors"),
 }
 
 

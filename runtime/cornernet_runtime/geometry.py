@@ -120,6 +120,7 @@ class Preprocessor:
         # Not through the table: the mean pixel, which some models pad with, is no whole level.
         self._pad = ((np.asarray(normalisation.pad) / 255 - mean) / std).astype(np.float32)[:, None, None]
         self._canvas = np.zeros((*input_size, 3), np.uint8)
+        self._plane = np.zeros(input_size, np.uint8)
         self._placement: Placement | None = None
 
     def __call__(self, frame: NDArray[np.uint8], output: NDArray[np.float32]) -> Placement:
@@ -147,7 +148,8 @@ class Preprocessor:
         else:
             cv2.resize(np.ascontiguousarray(frame), (width, height), dst=window, interpolation=cv2.INTER_LINEAR)
         for channel, (source, table) in enumerate(zip(self._frame_channels, self._tables, strict=True)):
-            np.take(table, self._canvas[..., source], out=output[channel], mode="clip")
+            cv2.extractChannel(self._canvas, source, dst=self._plane)
+            cv2.LUT(self._plane, table, dst=output[channel])
         for border in (output[:, :top], output[:, bottom:], output[:, :, :left], output[:, :, right:]):
             border[:] = self._pad
         return placement

@@ -60,6 +60,8 @@ class DecodeParameters:
     def __post_init__(self) -> None:
         if min(self.top_k, self.candidates) < 1:
             raise RecordError(f"decode: expected top_k and candidates of at least 1, got {self}")
+        if self.embedding_distance < 0:
+            raise RecordError(f"decode: expected an embedding_distance of at least 0, got {self.embedding_distance}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,10 @@ class NmsParameters:
     def __post_init__(self) -> None:
         if min(self.sigma, self.score_floor) <= 0 or self.max_detections < 1:
             raise RecordError(f"nms: expected sigma and score_floor > 0, max_detections >= 1, got {self}")
+        if min(self.iou_threshold, self.pixel_extent, self.merge_exponent) < 0 or self.iou_threshold > 1:
+            raise RecordError(
+                f"nms: expected iou_threshold of 0 to 1, pixel_extent and merge_exponent >= 0, got {self}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class ModelSpec:
             )
         for side, largest in zip(self.input_size, self.largest_size, strict=True):
             check_side(side, self.modulus)
+            check_side(largest, self.modulus)
             if side > largest:
                 raise RecordError(
                     f"input_size: expected at most {self.largest_size}, got {self.input_size}",
@@ -183,5 +190,5 @@ def check_schema(data: object, source: str, error: type[CornerNetError]) -> None
     if version > SCHEMA_VERSION:
         raise error(
             f"{source}: written with schema {version}, this version reads up to {SCHEMA_VERSION}; "
-            "upgrade cornernet-trt (pip install --upgrade cornernet-trt)",
+            "update your checkout of cornernet-trt",
         )

@@ -83,10 +83,10 @@ def content_of(folder):
 
 @pytest.fixture
 def old(tmp_path):
-    """An output folder that exists."""
+    """An output folder that exists and is a bundle."""
     folder = tmp_path / "bundle"
     folder.mkdir()
-    (folder / "old").write_text("kept")
+    (folder / "bundle.json").write_text("kept")
     return folder
 
 
@@ -283,13 +283,33 @@ def test_help_names_every_option(capfd):
 def test_output_that_exists_is_refused_and_unchanged(checkpoint_path, old, tmp_path, capfd):
     assert main([str(checkpoint_path), "--output", str(old)]) == 1
     assert error_of(capfd) == f"{old} exists: choose another folder, or add --force to replace it"
-    assert content_of(tmp_path) == {"bundle/old": b"kept"}
+    assert content_of(tmp_path) == {"bundle/bundle.json": b"kept"}
 
 
 @pytest.mark.usefixtures("quick")
 def test_force_replaces_the_whole_folder(checkpoint_path, old, tmp_path):
     assert main([str(checkpoint_path), "--output", str(old), "--force"]) == 0
     assert sorted(content_of(tmp_path)) == ["bundle/bundle.json", "bundle/model.onnx"]
+
+
+@pytest.mark.usefixtures("no_export")
+def test_force_does_not_replace_a_folder_that_is_no_bundle(checkpoint_path, tmp_path, capfd):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "precious.jpg").write_text("kept")
+    assert main([str(checkpoint_path), "--output", str(tmp_path / "photos"), "--force"]) == 1
+    assert error_of(capfd).startswith(f"{tmp_path / 'photos'} is no bundle")
+    assert content_of(tmp_path) == {"photos/precious.jpg": b"kept"}
+
+
+@pytest.mark.usefixtures("no_export")
+def test_force_does_not_replace_the_folder_that_holds_the_checkpoint(checkpoint_path, tmp_path, capfd):
+    checkpoint = tmp_path / "run" / "deep" / "small.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(checkpoint_path.read_bytes())
+    (tmp_path / "run" / "bundle.json").write_text("an older export")
+    assert main([str(checkpoint), "--output", str(tmp_path / "run"), "--force"]) == 1
+    assert "holds the checkpoint itself" in error_of(capfd)
+    assert checkpoint.is_file()
 
 
 @pytest.mark.usefixtures("quick")
@@ -308,7 +328,7 @@ def test_failure_with_force_keeps_the_old_folder(checkpoint_path, old, tmp_path,
     monkeypatch.setattr(bundle_export, "write_manifest", fail)
     status = main([str(checkpoint_path), "--output", str(old), "--force"])
     assert status == (1 if isinstance(error, OSError) else 130)
-    assert content_of(tmp_path) == {"bundle/old": b"kept"}
+    assert content_of(tmp_path) == {"bundle/bundle.json": b"kept"}
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert "Traceback" not in capfd.readouterr().err
 
@@ -320,7 +340,7 @@ def test_force_through_a_link_ends_in_a_bundle_or_leaves_nothing_behind(checkpoi
     status = main([str(checkpoint_path), "--output", str(link), "--force"])
     assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link"]
-    assert sorted(content_of(link.resolve())) == (["bundle.json", "model.onnx"] if status == 0 else ["old"])
+    assert sorted(content_of(link.resolve())) == (["bundle.json", "model.onnx"] if status == 0 else ["bundle.json"])
 
 
 @pytest.mark.usefixtures("no_export")
@@ -392,12 +412,12 @@ def test_checkpoint_that_cannot_be_used_is_one_line_and_leaves_nothing(broken, m
     output = tmp_path / "deep" / "bundle"
     if existing:
         output.mkdir(parents=True)
-        (output / "old").write_text("kept")
+        (output / "bundle.json").write_text("kept")
     assert main([str(broken), "--output", str(output), *["--force"][: int(existing)]]) == 1
     error = error_of(capfd)
     assert error.startswith(f"{broken}: ")
     assert message in error
-    assert content_of(tmp_path) == ({"deep/bundle/old": b"kept"} if existing else {})
+    assert content_of(tmp_path) == ({"deep/bundle/bundle.json": b"kept"} if existing else {})
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 

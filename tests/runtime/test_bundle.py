@@ -118,7 +118,7 @@ def test_a_newer_schema_is_refused_with_the_upgrade(bundle):
     edit(bundle, "novelty", to=1)
     assert error_of(bundle) == (
         f"{bundle / MANIFEST_NAME}: written with schema {SCHEMA_VERSION + 1}, this version reads up to "
-        f"{SCHEMA_VERSION}; upgrade cornernet-trt (pip install --upgrade cornernet-trt)"
+        f"{SCHEMA_VERSION}; update your checkout of cornernet-trt"
     )
 
 

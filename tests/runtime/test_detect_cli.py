@@ -392,9 +392,9 @@ def test_a_result_that_cannot_be_written_leaves_the_old_lines_alone(detect, pict
     [
         ([], "the following arguments are required: MODEL, SOURCE"),
         (["model"], "the following arguments are required: SOURCE"),
-        (["model", "a.png", "--score", "1.5"], "argument --score: expected 0 to 1, got 1.5"),
-        (["model", "a.png", "--score", "-0.1"], "argument --score: expected 0 to 1, got -0.1"),
-        (["model", "a.png", "--score", "nan"], "argument --score: expected 0 to 1, got nan"),
+        (["model", "a.png", "--score", "1.5"], "argument --score: expected a number from 0 to 1, got '1.5'"),
+        (["model", "a.png", "--score", "-0.1"], "argument --score: expected a number from 0 to 1, got '-0.1'"),
+        (["model", "a.png", "--score", "nan"], "argument --score: expected a number from 0 to 1, got 'nan'"),
         (["model", "a.png", "--score", "high"], "argument --score: "),
         (["model", "a.png", "--output"], "argument --output: expected one argument"),
         (["model", "a.png", "--colour", "red"], "unrecognized arguments: --colour red"),

@@ -81,7 +81,7 @@ def test_a_backend_can_be_named(bundle_path):
 
 def test_without_onnx_runtime_the_command_to_get_it_is_named(bundle_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
-    with pytest.raises(BackendError, match=r'pip install "cornernet-trt\[cpu\]"'):
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
         Detector.open(bundle_path)
 
 
@@ -139,7 +139,7 @@ def test_metadata_of_a_newer_schema_are_refused(tmp_path, write_onnx, small_outp
     newer = METADATA["cornernet"].replace('"schema_version": 1', '"schema_version": 2')
     assert newer != METADATA["cornernet"]
     path = write_onnx(tmp_path / "model.onnx", small_outputs, {"cornernet": newer})
-    with pytest.raises(ModelError, match="written with schema 2, this version reads up to 1; upgrade cornernet-trt"):
+    with pytest.raises(ModelError, match="written with schema 2, this version reads up to 1; update your checkout"):
         Detector.open(path)
 
 
@@ -187,7 +187,7 @@ def test_an_input_that_disagrees_with_the_metadata_is_named(tmp_path, write_onnx
     path = write_onnx(tmp_path / "model.onnx", small_outputs, METADATA, image)
     with pytest.raises(ModelError) as caught:
         Detector.open(path)
-    assert str(caught.value).startswith(f"{path}: expected one input image [batch, *[3, 63, 95]], got ")
+    assert str(caught.value).startswith(f"{path}: expected one input image [batch, 3, 63, 95], got ")
 
 
 def test_an_input_in_half_precision_is_refused(tmp_path, write_onnx, small_outputs):

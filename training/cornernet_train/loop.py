@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, preset
 from cornernet_runtime.cli.common import console_for_people
-from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.errors import CornerNetError, OutputError
 from cornernet_runtime.files import make_folder, write_atomically
 from cornernet_runtime.spec import ModelSpec
 from cornernet_train.data import Examples, Pictures, collate
@@ -77,7 +77,7 @@ def fit(recipe: Recipe, pictures: Pictures, output: Path) -> Path:
     The checkpoint is written every 500 steps and at the end, the same name each time.
 
     Raises:
-        OutputError: ``output`` cannot be written.
+        OutputError: ``output`` cannot be written, or holds a checkpoint already.
         CornerNetError: The loss became NaN or infinite.
     """
     # Gradients of a nearly trained network are full of denormal numbers, on which a CPU is over ten times slower. The
@@ -98,6 +98,8 @@ def fit(recipe: Recipe, pictures: Pictures, output: Path) -> Path:
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
     checkpoint, log = output / f"{config.name}.safetensors", _Log(output / "log.csv", recipe.steps)
+    if checkpoint.exists():
+        raise OutputError(f"{checkpoint} exists: choose another folder")
     with _progress() as progress:
         task = progress.add_task("training", total=recipe.steps, losses="")
         for step, (images, targets) in enumerate(_fetched(_batches(recipe, pictures, spec)), start=1):

@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
             import onnxruntime as ort  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise BackendError(
-                'ONNX Runtime is not installed; pip install "cornernet-trt[cpu]"',
+                "ONNX Runtime is not installed; pip install onnxruntime",
             ) from error
         ort.disable_telemetry_events()  # some builds report home
         options = ort.SessionOptions()
@@ -87,7 +87,9 @@ def _check_model(session: Any, spec: ModelSpec, source: str) -> None:  # noqa: A
     inputs = {item.name: item.shape for item in session.get_inputs()}
     expected = [3, *spec.input_size]
     if list(inputs) != [INPUT_NAME] or inputs[INPUT_NAME][1:] != expected:
-        raise ModelError(f"{source}: expected one input {INPUT_NAME} [batch, *{expected}], got {inputs}")
+        raise ModelError(
+            f"{source}: expected one input {INPUT_NAME} [batch, {', '.join(map(str, expected))}], got {inputs}"
+        )
     for item in (*session.get_inputs(), *session.get_outputs()):
         if item.type != "tensor(float)":
             raise ModelError(f"{source}: {item.name} is {item.type}, not float32; export it with cornernet-export")

@@ -26,7 +26,10 @@ SHOWN_PICTURES = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.corners and arguments.output is None:
+        parser.error("--corners draws pictures: name a folder with --output DIR")
     return run_command(lambda: _detect(arguments))
 
 
@@ -102,15 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corners",
         action="store_true",
-        help="draw the heat maps of both corners and the paired corners instead of labels",
+        help="draw the heat maps of both corners and the paired corners",
     )
     return parser
 
 
 def _score(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected 0 to 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 

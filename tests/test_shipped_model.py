@@ -1,0 +1,43 @@
+"""The model that is shipped: small enough, and finding what is on scenes that it was not trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_export.verify import box_iou
+from cornernet_runtime import Detector
+from cornernet_train.shapes import CLASS_NAMES, make_scene
+
+SHIPPED = Path(__file__).parents[1] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
+UNSEEN_SEED = 4242
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    output = tmp_path_factory.mktemp("shipped") / "tiny"
+    export_bundle(ExportRequest(SHIPPED, output))
+    with Detector.open(output) as opened:
+        yield opened
+
+
+def test_it_takes_no_more_than_eight_megabytes():
+    assert SHIPPED.stat().st_size <= 8_000_000
+
+
+def test_it_knows_the_six_shapes(detector):
+    assert detector.class_names == CLASS_NAMES
+
+
+def test_it_finds_most_shapes_of_unseen_scenes(detector):
+    found = total = 0
+    for index in range(12):
+        scene = make_scene(UNSEEN_SEED, index)
+        detections = detector(scene.image).above(0.3)
+        same = box_iou(scene.boxes, detections.boxes) >= 0.7
+        same &= scene.labels[:, None] == detections.labels
+        found += int(np.count_nonzero(same.any(axis=1)))
+        total += len(scene.labels)
+    # AP is measured by cornernet-bench; this guards against a model that is stale or another's.
+    assert found >= 0.75 * total
