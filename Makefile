@@ -26,6 +26,7 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, detect, 
 	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --score 0.5 --output build/demo/detections --json build/demo/detections.jsonl
 	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --score 0.5 --corners --output build/demo/corners
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
+	@echo "To type the commands yourself: . $(BIN)/activate"
 
 test: lint ## Check the style of the tree, then run every test
 	$(BIN)/python -m pytest

@@ -35,10 +35,11 @@ def _accuracy(arguments: argparse.Namespace) -> int:
             detector,
             arguments.annotations,
             arguments.images,
-            lambda ids: track(ids, "detecting", console=console, transient=True),
+            lambda ids: track(ids, "detecting", console=console, transient=True, disable=not console.is_terminal),
         )
         backend = detector.backend.name
-    table = Table("metric", box=box.SIMPLE_HEAD, title=f"{arguments.model} in {backend}, points of 100")
+    console.print(f"{arguments.model} in {backend}: COCO metrics, points of 100", soft_wrap=True, markup=False)
+    table = Table("metric", box=box.SIMPLE_HEAD)
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         table.add_row(name, "-" if math.isnan(value) else f"{value:.2f}")

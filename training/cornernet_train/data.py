@@ -67,6 +67,8 @@ class CocoPictures:
 
     def __init__(self, folder: Path) -> None:
         path = folder / "annotations.json"
+        if not path.exists():
+            raise FrameError(f"{path}: no such file; give a folder with annotations.json and images/, or 'shapes'")
         try:
             content = json.loads(path.read_text())
             categories = sorted(content["categories"], key=lambda category: category["id"])

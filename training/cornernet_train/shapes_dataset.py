@@ -30,9 +30,10 @@ def write_shapes(output: Path, images: int, seed: int) -> None:
     """
     if output.is_dir() and any(output.iterdir()):
         raise OutputError(f"{output} exists: choose another folder")
+    console = console_for_people()
     with (
         new_folder(output, replace=False) as folder,
-        Progress(console=console_for_people(), transient=True) as progress,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         (folder / "images").mkdir()
         content: dict[str, list[dict[str, Any]]] = {
@@ -49,6 +50,7 @@ def write_shapes(output: Path, images: int, seed: int) -> None:
             content["images"].append({"id": index + 1, "file_name": name, "height": height, "width": width})
             content["annotations"].extend(_annotations(scene, index + 1, len(content["annotations"]) + 1))
         write_atomically(folder / "annotations.json", json.dumps(content, indent=1))
+    console.print(f"{output}: {images} pictures, {len(content['annotations'])} objects", soft_wrap=True, markup=False)
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:

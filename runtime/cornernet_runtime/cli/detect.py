@@ -58,7 +58,8 @@ def _detect(arguments: argparse.Namespace) -> int:
         summary = detect_pictures(
             request, lambda pictures: progress.track(pictures, description="detecting"), _print_problem
         )
-    _print_summary(console, summary, arguments)
+    if summary.pictures:
+        _print_summary(console, summary, arguments)
     if summary.failed:
         _print_problem(f"{summary.failed} of {summary.pictures + summary.failed} pictures could not be read")
     return 1 if summary.failed else 0
