@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def open_model(path: str | Path, backend: str | None = None) -> Detector:
-    """Open a bundle folder, an ``.onnx`` file or a ``.safetensors`` checkpoint; the last runs in PyTorch.
+CHECKPOINTS = (".safetensors", ".pkl", ".pth")
+
+
+def open_model(
+    path: str | Path, backend: str | None = None, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+) -> Detector:
+    """Open a bundle folder, an ``.onnx`` file or a checkpoint, ours or published; the last runs in PyTorch.
+
+    ``flip`` and ``scales`` are as for ``Detector``.
 
     Raises:
         CornerNetError: As ``Detector.open`` and ``cornernet_export.torch_backend.open_checkpoint``.
     """
-    if Path(path).suffix != ".safetensors":
-        return Detector.open(path, backend)
+    if Path(path).suffix not in CHECKPOINTS:
+        return Detector.open(path, backend, flip=flip, scales=scales)
     if backend not in (None, "torch"):
         raise BackendError(f"{path}: a checkpoint runs in torch; export it to run in {backend}")
     from cornernet_export.torch_backend import open_checkpoint  # noqa: PLC0415 - imports torch
 
-    return open_checkpoint(Path(path))
+    return open_checkpoint(Path(path), flip=flip, scales=scales)

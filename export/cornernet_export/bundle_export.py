@@ -15,7 +15,7 @@ from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.verify import FP16, FP32, input_of, sample_picture, verify
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, Verification, write_manifest
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import OutputError, VerificationError
+from cornernet_runtime.errors import OutputError, SizeError, VerificationError
 from cornernet_runtime.files import new_folder, sha256
 from cornernet_runtime.version import __version__
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cornernet_runtime.spec import Precision
+    from cornernet_runtime.spec import ModelSpec, Precision, Size
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+DYNAMIC_LARGEST = (1023, 1023)  # COCO's pictures, 640 pixels long, at the paper's largest scale of 1.5
 EXTERNAL_DATA_LIMIT = 1_800_000_000  # bytes; protobuf ends at 2 GiB
 
 
@@ -36,7 +37,9 @@ class ExportRequest:
     Attributes:
         checkpoint: The trained network.
         output: Folder to make.
-        size: Height and width of the input, pixels; None takes the size that the checkpoint names.
+        sizes: Heights and widths of the input, pixels; none takes the size that the checkpoint names. With ``dynamic``
+            together the largest: by default 1023x1023.
+        dynamic: Whether the model takes any batch, height and width up to the largest, and frames at their own size.
         arch: Architecture to expect of the checkpoint; None takes what it shows.
         class_names: Names in place of the checkpoint's; None keeps them.
         stacks: Hourglasses to keep; None keeps all.
@@ -46,7 +49,8 @@ class ExportRequest:
 
     checkpoint: Path
     output: Path
-    size: tuple[int, int] | None = None
+    sizes: tuple[Size, ...] = ()
+    dynamic: bool = False
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
     stacks: int | None = None
@@ -75,7 +79,7 @@ def export_bundle(
     Raises:
         CheckpointError: The checkpoint cannot be used.
         ModelError: The model has fewer stacks than asked for.
-        SizeError: The size is off the network's modulus.
+        SizeError: A size is off the network's modulus, or named twice.
         OutputError: The folder exists and ``force`` is off or it is no bundle, it holds the checkpoint, or it cannot be
             written.
         VerificationError: The export differs from the checkpoint by more than the tolerance, or float16 overflows.
@@ -85,8 +89,7 @@ def export_bundle(
         on_stage("loading the checkpoint")
         checkpoint = load_checkpoint(request.checkpoint, arch=request.arch, class_names=request.class_names)
         model = checkpoint.model if request.stacks is None else cut_stacks(checkpoint.model, request.stacks)
-        size = request.size or checkpoint.spec.input_size
-        spec = replace(checkpoint.spec, input_size=size, largest_size=size, precision=request.precision)
+        spec = _deployed_spec(checkpoint.spec, request)
         reference, verification, tolerance = Detector(TorchBackend(model), spec), Verification(), FP32
         deployed, name = fold_batch_norms(model), "PyTorch"
         if request.precision == "fp16":
@@ -114,6 +117,27 @@ def export_bundle(
         manifest = Manifest(f"cornernet-trt {__version__}", spec, files, verification)
         write_manifest(folder, manifest)
     return manifest
+
+
+def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
+    """Return the spec of the exported model: the trained one's, at the sizes that were asked for."""
+    sizes = request.sizes or ((DYNAMIC_LARGEST, trained.input_size) if request.dynamic else (trained.input_size,))
+    if len(set(sizes)) < len(sizes):
+        raise SizeError(f"sizes: expected distinct ones, got {', '.join(f'{h}x{w}' for h, w in sizes)}")
+    largest = max(height for height, _ in sizes), max(width for _, width in sizes)
+    if request.dynamic:
+        usual = min(trained.input_size[0], largest[0]), min(trained.input_size[1], largest[1])
+        return replace(
+            trained,
+            input_size=usual,
+            largest_size=largest,
+            dynamic=True,
+            geometry="native",
+            precision=request.precision,
+        )
+    return replace(
+        trained, input_size=sizes[0], other_sizes=sizes[1:], largest_size=largest, precision=request.precision
+    )
 
 
 def _check_output(request: ExportRequest) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_runtime.bundle import Manifest, Verification
+    from cornernet_runtime.spec import ModelSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,8 @@ def _export(arguments: argparse.Namespace) -> int:
     request = ExportRequest(
         checkpoint=arguments.checkpoint,
         output=arguments.output,
-        size=arguments.size,
+        sizes=tuple(arguments.size),
+        dynamic=arguments.dynamic,
         arch=arguments.arch,
         class_names=None if arguments.classes is None else _read_names(arguments.classes),
         stacks=arguments.stacks,
@@ -77,14 +79,19 @@ def _print_verification(console: Console, verification: Verification) -> None:
 
 
 def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
-    height, width = manifest.spec.input_size
     size = sum((output / name).stat().st_size for name in manifest.files) / 1e6
     console.print(
-        f"{output}: {manifest.spec.name}, {len(manifest.spec.class_names)} classes, {height}x{width}, "
+        f"{output}: {manifest.spec.name}, {len(manifest.spec.class_names)} classes, {_sizes(manifest.spec)}, "
         f"{manifest.spec.precision}, {size:.1f} MB",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _sizes(spec: ModelSpec) -> str:
+    if spec.dynamic:
+        return f"any size up to {spec.largest_size[0]}x{spec.largest_size[1]}"
+    return " or ".join(f"{height}x{width}" for height, width in spec.sizes)
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
@@ -108,7 +115,19 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint", type=Path, metavar="CHECKPOINT", help="ours (.safetensors) or a published one (.pkl, .pth)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="input size in pixels (default: the checkpoint's)")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        action="append",
+        default=[],
+        metavar="HxW",
+        help="input size in pixels (default: the checkpoint's); again for a model that takes several",
+    )
+    parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="take any batch and size, frames at their own resolution; --size is then the largest (default 1023x1023)",
+    )
     parser.add_argument("--arch", metavar="NAME", help="architecture to expect (default: what the checkpoint shows)")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, in order, one a line")
     parser.add_argument("--stacks", type=int, metavar="N", help="cut the network after its first N hourglasses")

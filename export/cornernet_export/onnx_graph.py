@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
 
 def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
-    """Export the inference graph at the spec's input size, batch 1.
+    """Export the inference graph: at the spec's input size and batch 1, or for all that the spec accepts.
 
     Args:
         model: In inference mode; batch norms are folded into the convolutions before them.
         spec: Goes into the file's metadata.
 
     Returns:
-        A model with input ``image`` float32 [1, 3, H, W] and the six outputs of ``cornernet_runtime.maps``.
+        A model with input ``image`` float32 [1, 3, H, W] and the six outputs of ``cornernet_runtime.maps``. H and W are
+        free where the spec has several sizes, and the batch too where it is dynamic.
     """
-    example = torch.zeros(1, 3, *spec.input_size)
+    example, free = _example(spec)
     with _quiet_exporter():
         program = torch.onnx.export(
             model,
@@ -47,6 +48,7 @@ def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
             opset_version=OPSET,
             input_names=[INPUT_NAME],
             output_names=list(OUTPUT_NAMES),
+            dynamic_shapes=free,
             verbose=False,
         )
     if program is None:  # only with a file name given
@@ -56,10 +58,37 @@ def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
         del part.metadata_props[:]  # stack traces with the paths of this machine
     del exported.graph.value_info[:]
     del exported.graph.metadata_props[:]
-    exported.functions.extend(pool_function(corner, max(spec.map_size)) for corner in Corner)
+    _name_free_sides(exported.graph)
+    largest_map = max(spec.largest_size) // spec.stride + 1
+    exported.functions.extend(pool_function(corner, largest_map) for corner in Corner)
     exported.producer_name, exported.producer_version = "cornernet-trt", __version__
     helper.set_model_props(exported, {METADATA_KEY: spec_to_text(spec)})
     return exported
+
+
+def _example(spec: ModelSpec) -> tuple[torch.Tensor, tuple[dict[int, Any]] | None]:
+    """Return an input to trace with, and which of its dimensions are free."""
+    if spec.fixed:
+        return torch.zeros(1, 3, *spec.input_size), None
+    most = max(spec.largest_size) // spec.modulus + 1
+    rows, columns = (torch.export.Dim(name, min=1, max=most) for name in ("rows", "columns"))
+    free: dict[int, Any] = {2: spec.modulus * rows - 1, 3: spec.modulus * columns - 1}
+    if spec.dynamic:
+        free[0] = torch.export.Dim("batch", min=1)
+    # The tracer takes a dimension of 1 for a constant, so no free one may be 1.
+    return torch.zeros(2 if spec.dynamic else 1, 3, 2 * spec.modulus - 1, 3 * spec.modulus - 1), (free,)
+
+
+def _name_free_sides(graph: onnx.GraphProto) -> None:
+    """Give the free dimensions names for people; the exporter's are formulas such as ``8*s30``."""
+    for parts, names in (
+        (graph.input, ("batch", "", "height", "width")),
+        (graph.output, ("batch", "", "map_height", "map_width")),
+    ):
+        for part in parts:
+            for side, name in zip(part.type.tensor_type.shape.dim, names, strict=True):
+                if side.HasField("dim_param"):
+                    side.dim_param = name
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import CornerMaps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -40,11 +41,12 @@ class TorchBackend:
         del self._model
 
 
-def open_checkpoint(path: Path) -> Detector:
-    """Open a checkpoint as a detector run by PyTorch.
+def open_checkpoint(path: Path, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Detector:
+    """Open a checkpoint as a detector run by PyTorch; ``flip`` and ``scales`` as for ``Detector``.
 
     Raises:
         CheckpointError: As ``load_checkpoint``.
+        SizeError: As ``Detector``.
     """
     checkpoint = load_checkpoint(path)
-    return Detector(TorchBackend(checkpoint.model), checkpoint.spec)
+    return Detector(TorchBackend(checkpoint.model), checkpoint.spec, flip=flip, scales=scales)

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
-from cornernet_runtime.geometry import Preprocessor
+from cornernet_runtime.geometry import place
 from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.spec import ModelSpec, Size
 
 SCORE = 0.1  # detections below it are not compared one by one
 
@@ -47,7 +49,7 @@ FP16 = Tolerance(output=2e-2, score=2e-2, iou=0.9, matched=0.9)
 
 
 def verify(reference: Detector, candidate: Detector, stage: str, tolerance: Tolerance = FP32) -> Verification:
-    """Compare two detectors of the same spec on a picture and on noise.
+    """Compare two detectors of the same spec on a picture, and on noise of several of the sizes that they accept.
 
     Args:
         reference: The stage before.
@@ -63,10 +65,24 @@ def verify(reference: Detector, candidate: Detector, stage: str, tolerance: Tole
         reference.finish(expected, placement), candidate.finish(found, placement), stage, "picture", tolerance
     )
     # Noise reaches far more of the network's range than a picture does.
-    noise = np.random.default_rng(0).standard_normal((1, 3, *reference.spec.input_size), np.float32)
-    expected, found = reference.backend(noise)[0], candidate.backend(noise)[0]
-    checks += compare_outputs(expected, found, stage, "noise", tolerance.output)
+    for name, shape in _noises(reference.spec).items():
+        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+        checks += compare_outputs(reference.backend(noise), candidate.backend(noise), stage, name, tolerance.output)
     return Verification(outputs=checks, detections=(detections,))
+
+
+def _noises(spec: ModelSpec) -> dict[str, tuple[int, int, int, int]]:
+    """Return shapes of network input that show whether a model accepts what its spec says, by name."""
+    if spec.fixed:
+        return {"noise": (1, 3, *spec.input_size)}
+    if spec.dynamic:
+        small = spec.modulus - 1, min(2 * spec.modulus - 1, spec.largest_size[1])
+        return {f"2x{_text(small)}": (2, 3, *small), _text(spec.largest_size): (1, 3, *spec.largest_size)}
+    return {_text(size): (1, 3, *size) for size in spec.sizes}
+
+
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def compare_outputs(
@@ -114,8 +130,9 @@ def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[
 
 def input_of(detector: Detector, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return what the network sees of a frame, float32 [1, 3, H, W]."""
-    image = np.empty((1, 3, *detector.spec.input_size), np.float32)
-    Preprocessor(detector.spec.input_size, detector.spec.normalisation)(frame, image[0])
+    placement = place((frame.shape[0], frame.shape[1]), detector.spec)[0]
+    image = np.empty((1, 3, *placement.input_size), np.float32)
+    Preprocessor(detector.spec.normalisation)(frame, placement, image[0])
     return image
 
 

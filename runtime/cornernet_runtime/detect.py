@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,8 @@ class DetectRequest:
         json_lines: File for one JSON object a line and picture, ``-`` for standard output, or None.
         score: Least score of what is reported and drawn.
         corners: Whether to draw heat maps and paired corners as well.
+        flip: Whether to look at each picture's mirror image too.
+        scales: At which to look at each picture.
     """
 
     model: str
@@ -52,6 +53,8 @@ class DetectRequest:
     json_lines: Path | None = None
     score: float = 0.3
     corners: bool = False
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,19 @@ class PictureSummary:
 
 @dataclass(slots=True)
 class Summary:
-    """What was found in all pictures; ``stage_ms`` is the mean time a picture spent in each stage, milliseconds."""
+    """What was found in all pictures.
+
+    Attributes:
+        rows: One a picture that was read.
+        failed: Pictures that could not be read.
+        stage_ms: Mean time that a picture spent in each stage, milliseconds.
+        scales: At which the model looked at each.
+    """
 
     rows: list[PictureSummary] = field(default_factory=list)
     failed: int = 0
     stage_ms: dict[str, float] = field(default_factory=dict)
+    scales: tuple[float, ...] = (1.0,)
 
     @property
     def pictures(self) -> int:
@@ -108,7 +119,10 @@ def detect_pictures(
     pictures = find_pictures(request.sources)
     summary, clock = Summary(), _Clock()
     with contextlib.ExitStack() as stack:
-        detector = stack.enter_context(Detector.open(request.model, request.backend))
+        detector = stack.enter_context(
+            Detector.open(request.model, request.backend, flip=request.flip, scales=request.scales)
+        )
+        summary.scales = detector.scales
         targets = _targets(pictures, request.output)  # makes a folder, so only once there is a detector
         lines = stack.enter_context(_lines(request.json_lines))
         for path in track(pictures):
@@ -120,17 +134,10 @@ def detect_pictures(
                 summary.failed += 1
                 continue
             clock.stop("reading")
-            maps, placement = detector.corner_maps(frame)
-            detections = detector.finish(maps, placement).above(request.score)
+            detections = detector(frame).above(request.score)
             clock.stop("detecting")
             if path in targets:
-                if request.corners:
-                    tl_heat = heat_on_frame(maps.tl_heat, placement, detector.spec)
-                    br_heat = heat_on_frame(maps.br_heat, placement, detector.spec)
-                    picture = draw_corners(frame, tl_heat, br_heat, detections)
-                else:
-                    picture = draw_detections(frame, detections)
-                write_picture(targets[path], picture)
+                write_picture(targets[path], _draw(frame, detections, detector if request.corners else None))
                 clock.stop("drawing")
             if lines is not None:
                 # A name that is no UTF-8 has lone surrogates, which JSON writes as escapes.
@@ -140,21 +147,29 @@ def detect_pictures(
     return summary
 
 
-def heat_on_frame(heat: NDArray[np.float32], placement: Placement, spec: ModelSpec) -> NDArray[np.float32]:
+def _draw(frame: NDArray[np.uint8], detections: Detections, network: Detector | None) -> NDArray[np.uint8]:
+    """Draw the detections, and with a network what it saw: another run, for its maps are gone by then."""
+    if network is None:
+        return draw_detections(frame, detections)
+    maps, placement = network.corner_maps(frame)
+    tl_heat, br_heat = (heat_on_frame(heat, placement) for heat in (maps.tl_heat, maps.br_heat))
+    return draw_corners(frame, tl_heat, br_heat, detections)
+
+
+def heat_on_frame(heat: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
     """Return the highest probability over the classes at each pixel of the frame.
 
     Args:
         heat: Logits [C, h, w] of one picture.
-        placement: Where the frame lies in the input.
-        spec: Of the model.
+        placement: Where the frame lies in the input, not mirrored.
 
     Returns:
         float32 [H, W], 0 to 1, bilinear between cells.
     """
-    height, width = spec.input_size
+    height, width = placement.input_size
     whole = cv2.resize(sigmoid(heat.max(axis=0)), (width, height), interpolation=cv2.INTER_LINEAR)
-    rows = slice(placement.top, placement.top + placement.size[0])
-    columns = slice(placement.left, placement.left + placement.size[1])
+    rows = slice(placement.top, placement.top + placement.visible[0])
+    columns = slice(placement.left, placement.left + placement.visible[1])
     frame_height, frame_width = placement.frame_size
     resized = cv2.resize(whole[rows, columns], (frame_width, frame_height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, np.float32)

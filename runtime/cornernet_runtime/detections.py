@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ class Candidates:
 
     Attributes:
         boxes: float32 [M, 4], x1 y1 x2 y2. In cells of the corner maps as decode gives them.
-        scores: float32 [M], mean of the two corner scores, descending.
+        scores: float32 [M], mean of the two corner scores, descending within a view.
         tl_scores: float32 [M], sigmoid of the top-left heat.
         br_scores: float32 [M], sigmoid of the bottom-right heat.
         labels: int64 [M], index of the class.
@@ -33,6 +33,16 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> Candidates:
+        """Return those that a mask [M] marks."""
+        return Candidates(*(getattr(self, field.name)[chosen] for field in fields(Candidates)))
+
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """Return those of several views of one picture, one view after the other."""
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(Candidates))
+        return Candidates(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -9,10 +11,11 @@ import numpy as np
 
 from cornernet_runtime.bundle import ONNX_NAME, read_manifest
 from cornernet_runtime.decode import decode
-from cornernet_runtime.detections import Detections
+from cornernet_runtime.detections import Candidates, Detections
 from cornernet_runtime.errors import BackendError, BundleError
-from cornernet_runtime.geometry import Placement, Preprocessor, cells_to_input, clip_to_frame
-from cornernet_runtime.nms import soft_nms
+from cornernet_runtime.geometry import Placement, cells_to_input, clip_to_frame, place, usable_scales
+from cornernet_runtime.nms import merging_soft_nms, soft_nms
+from cornernet_runtime.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.backends import Backend
     from cornernet_runtime.maps import CornerMaps
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.spec import ModelSpec, Size
 
 BACKENDS = ("onnxruntime",)
 
@@ -35,23 +38,40 @@ class Detector:
     Args:
         backend: Runs the network.
         spec: How to use it.
+        flip: Whether to look at each frame's mirror image too, for accuracy at twice the work.
+        scales: Scales at which to look at each frame; the boxes of several are merged.
+
+    Attributes:
+        scales: Those that the model can take (``geometry.usable_scales``).
+
+    Raises:
+        SizeError: The scales are no distinct positive numbers.
     """
 
-    def __init__(self, backend: Backend, spec: ModelSpec) -> None:
+    def __init__(
+        self, backend: Backend, spec: ModelSpec, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    ) -> None:
         self.backend = backend
         self.spec = spec
-        self._preprocess = Preprocessor(spec.input_size, spec.normalisation)
-        self._input = np.empty((1, 3, *spec.input_size), np.float32)
+        self.flip = flip
+        self.scales = usable_scales(scales, spec)
+        self._preprocess = Preprocessor(spec.normalisation)
+        self._input = np.empty(0, np.float32)
 
     @classmethod
-    def open(cls, path: str | Path, backend: str | None = None) -> Detector:
+    def open(
+        cls, path: str | Path, backend: str | None = None, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
 
         Args:
             path: The bundle or the file.
             backend: Name of the one to use; by default the best that can run here.
+            flip: As for the class.
+            scales: As for the class.
 
         Raises:
+            SizeError: The scales are no distinct positive numbers.
             BundleError: ``path`` is neither, or the bundle is broken or newer than this version.
             ModelError: The model file cannot be loaded, or is not a CornerNet of ours.
             BackendError: The backend is unknown or not installed.
@@ -73,7 +93,7 @@ class Detector:
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
         network = OnnxRuntimeBackend(path, spec)
-        return cls(network, network.spec)
+        return cls(network, network.spec, flip=flip, scales=scales)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,32 +116,72 @@ class Detector:
 
     def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
+        views = [self._views(check_frame(frame)) for frame in frames]
         detections = []
         for start in range(0, len(frames), self.backend.max_batch):
-            maps, placements = self._run(frames[start : start + self.backend.max_batch])
-            detections += [self.finish(maps[index], place) for index, place in enumerate(placements)]
+            chunk = slice(start, start + self.backend.max_batch)
+            detections += self._detect(frames[chunk], views[chunk])
         return detections
 
     def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
-        """Return the network's maps for one frame and where the frame lies in the input, for figures and analysis."""
-        maps, placements = self._run([frame])
-        return maps[0], placements[0]
+        """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
+        view = place(check_frame(frame).shape[:2], self.spec, [max(self.scales)])[0]
+        return self._run([frame], [view])[0], view
 
     def finish(self, maps: CornerMaps, placement: Placement) -> Detections:
-        """Turn the maps of one picture into detections: decode, back to the frame, suppress."""
-        candidates = decode(maps, self.spec.decode)
-        boxes = placement.to_frame(cells_to_input(candidates.boxes, self.spec))
-        clipped, inside = clip_to_frame(boxes, placement.frame_size)
-        clipped, labels = clipped[inside], candidates.labels[inside]
-        kept, scores = soft_nms(clipped, candidates.scores[inside], labels, self.spec.nms)
-        return Detections(clipped[kept], scores, labels[kept], self.class_names)
+        """Turn the maps of one view into detections: decode, back to the frame, suppress."""
+        return self._suppress(self._candidates(maps, placement))
 
-    def _run(self, frames: Sequence[NDArray[np.uint8]]) -> tuple[CornerMaps, list[Placement]]:
-        if len(self._input) < len(frames):
-            self._input = np.empty((len(frames), *self._input.shape[1:]), np.float32)
-        images = self._input[: len(frames)]
-        placements = [self._preprocess(frame, slot) for frame, slot in zip(frames, images, strict=True)]
-        return self.backend(images), placements
+    def _views(self, frame: NDArray[np.uint8]) -> list[Placement]:
+        return place((frame.shape[0], frame.shape[1]), self.spec, self.scales, flip=self.flip)
+
+    def _detect(self, frames: Sequence[NDArray[np.uint8]], views: Sequence[list[Placement]]) -> list[Detections]:
+        """Detect in frames whose views fit into memory together."""
+        by_size: dict[Size, list[tuple[int, int]]] = {}
+        for frame, own in enumerate(views):
+            for number, view in enumerate(own):
+                by_size.setdefault(view.input_size, []).append((frame, number))
+        found: dict[tuple[int, int], Candidates] = {}
+        for looks in by_size.values():
+            for start in range(0, len(looks), self.backend.max_batch):
+                batch = looks[start : start + self.backend.max_batch]
+                places = [views[frame][number] for frame, number in batch]
+                maps = self._run([frames[frame] for frame, _ in batch], places)
+                for index, look in enumerate(batch):
+                    found[look] = self._candidates(maps[index], places[index])
+        return [
+            self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
+            for frame, own in enumerate(views)
+        ]
+
+    def _run(self, frames: Sequence[NDArray[np.uint8]], views: Sequence[Placement]) -> CornerMaps:
+        """Run the network on one view of each frame, all of one input size."""
+        shape = (len(frames), 3, *views[0].input_size)
+        self.spec.check_input_size(views[0].input_size)
+        if self._input.size < math.prod(shape):
+            self._input = np.empty(math.prod(shape), np.float32)
+        images = self._input[: math.prod(shape)].reshape(shape)
+        for frame, view, image in zip(frames, views, images, strict=True):
+            self._preprocess(frame, view, image)
+        return self.backend(images)
+
+    def _candidates(self, maps: CornerMaps, view: Placement) -> Candidates:
+        """Decode the maps of one view, and bring the boxes into the frame."""
+        candidates = decode(maps, self.spec.decode)
+        boxes = view.to_frame(cells_to_input(candidates.boxes, view.input_size, self.spec.stride))
+        clipped, inside = clip_to_frame(boxes, view.extent)
+        return replace(candidates, boxes=clipped)[inside]
+
+    def _suppress(self, found: Candidates) -> Detections:
+        if len(self.scales) > 1:
+            corner_scores = np.stack([found.tl_scores, found.br_scores], axis=1)
+            kept, scores, boxes = merging_soft_nms(
+                found.boxes, found.scores, corner_scores, found.labels, self.spec.nms
+            )
+        else:
+            kept, scores = soft_nms(found.boxes, found.scores, found.labels, self.spec.nms)
+            boxes = found.boxes[kept]
+        return Detections(boxes, scores, found.labels[kept], self.class_names)
 
     def close(self) -> None:
         """Let go of the backend."""

@@ -65,7 +65,7 @@ def check_output_names(names: Collection[str], source: str) -> None:
 
 
 def check_output_shapes(shapes: Mapping[str, Sequence[int | str | None]], spec: ModelSpec, source: str) -> None:
-    """Raise ModelError unless channel counts and map sizes, where they are fixed, are those of ``spec``.
+    """Raise ModelError unless channel counts, and map sizes where the file fixes them, are those of ``spec``.
 
     An output that is taken for another would give right classes and wrong boxes without any error.
     """

@@ -16,6 +16,8 @@ SCHEMA_VERSION = 1
 
 NmsMethod = Literal["gaussian", "linear", "hard"]
 Precision = Literal["fp32", "fp16", "int8"]
+Geometry = Literal["fit", "native"]
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,12 @@ class ModelSpec:
         class_names: One name a heat channel, in order, distinct.
         stride: Input pixels a cell of the corner maps.
         modulus: A side of the input must be one less than a multiple of it.
-        input_size: Height and width of the network input, pixels.
+        input_size: Height and width of the network input, pixels; the first of several, the usual one where any goes.
         largest_size: Largest height and width that the file accepts; corner pooling is silently wrong beyond.
-        geometry: How a frame becomes input. ``fit``: scaled into the input, aspect kept, centred.
+        other_sizes: Further sizes that the file accepts.
+        dynamic: Whether the file accepts every size of the modulus up to the largest, and batches.
+        geometry: How a frame becomes input. ``fit``: scaled into the input, aspect kept, centred. ``native``: at its
+            own resolution, centred in the next size of the modulus, as in the original's test code; needs ``dynamic``.
         normalisation: Grey levels to input.
         decode: Corner maps to candidates.
         nms: Candidates to detections.
@@ -117,9 +122,11 @@ class ModelSpec:
     class_names: tuple[str, ...]
     stride: int
     modulus: int
-    input_size: tuple[int, int]
-    largest_size: tuple[int, int]
-    geometry: Literal["fit"] = "fit"
+    input_size: Size
+    largest_size: Size
+    other_sizes: tuple[Size, ...] = ()
+    dynamic: bool = False
+    geometry: Geometry = "fit"
     normalisation: Normalisation = field(default_factory=Normalisation)
     decode: DecodeParameters = field(default_factory=DecodeParameters)
     nms: NmsParameters = field(default_factory=NmsParameters)
@@ -133,19 +140,47 @@ class ModelSpec:
             raise RecordError(
                 f"modulus: expected a multiple of the stride {self.stride}, got {self.modulus}",
             )
-        for side, largest in zip(self.input_size, self.largest_size, strict=True):
-            check_side(side, self.modulus)
-            check_side(largest, self.modulus)
-            if side > largest:
-                raise RecordError(
-                    f"input_size: expected at most {self.largest_size}, got {self.input_size}",
-                )
+        for size in (self.largest_size, *self.sizes):
+            for side, largest in zip(size, self.largest_size, strict=True):
+                check_side(side, self.modulus)
+                if side > largest:
+                    raise RecordError(f"input_size: expected at most {self.largest_size}, got {size}")
+        if len(set(self.sizes)) < len(self.sizes):
+            raise RecordError(f"other_sizes: expected distinct sizes, got {self.sizes}")
+        if self.geometry == "native" and not self.dynamic:
+            raise RecordError("geometry: native needs a model that is dynamic")
 
     @property
-    def map_size(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[Size, ...]:
+        """The input sizes by name: all that the file accepts, unless it is dynamic."""
+        return (self.input_size, *self.other_sizes)
+
+    @property
+    def map_size(self) -> Size:
         """Height and width of the corner maps at ``input_size``, cells."""
         height, width = self.input_size
         return (height + 1) // self.stride, (width + 1) // self.stride
+
+    @property
+    def fixed(self) -> bool:
+        """Whether ``input_size`` is the only size that the file accepts."""
+        return not self.dynamic and not self.other_sizes
+
+    def check_input_size(self, size: Size) -> None:
+        """Raise SizeError unless the model computes this height and width correctly."""
+        height, width = size
+        if not self.dynamic:
+            if size not in self.sizes:
+                accepted = ", ".join(f"{height}x{width}" for height, width in self.sizes)
+                raise SizeError(f"input size {height}x{width}: this model was exported for {accepted}")
+            return
+        for side, largest in zip(size, self.largest_size, strict=True):
+            check_side(side, self.modulus)
+            if side > largest:
+                raise SizeError(
+                    f"input size {height}x{width}: this model was exported for at most "
+                    f"{self.largest_size[0]}x{self.largest_size[1]}; export it again with a larger --size",
+                )
 
 
 def check_side(side: int, modulus: int) -> None:

@@ -78,7 +78,7 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    assert list(reports[name]) == ["model", "backend", *METRICS]
+    assert list(reports[name]) == ["model", "backend", "flip", "scales", *METRICS]
     numbers = [reports[name][metric] for metric in METRICS]
     assert all(0 <= number <= 100 for number in numbers if number is not None)
     # As shares of 1 these would be less than 1.

@@ -38,7 +38,7 @@ def encode(boxes, labels, *, map_size=MAP_SIZE, input_size=INPUT_SIZE, classes=C
 def decoded(boxes, labels):
     """Return the boxes in input pixels with scores and labels that decode finds in the ideal maps."""
     candidates = decode(ideal_maps(encode(boxes, labels)), ALL)
-    return cells_to_input(candidates.boxes, SMALL_SPEC), candidates.scores, candidates.labels
+    return cells_to_input(candidates.boxes, INPUT_SIZE, SMALL_SPEC.stride), candidates.scores, candidates.labels
 
 
 def assert_decodes_to_itself(boxes, labels):

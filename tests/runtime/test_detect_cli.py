@@ -224,7 +224,7 @@ def test_heat_on_the_frame_peaks_in_the_cell_of_the_corner(frame_size):
     sizes = {"map_size": SMALL_SPEC.map_size, "input_size": SMALL_SPEC.input_size}
     maps = ideal_maps(encode_boxes(placement.to_input(box), np.array([1]), classes=3, **sizes))
     for heat, corner in ((maps.tl_heat, box[0, :2]), (maps.br_heat, box[0, 2:])):
-        level = heat_on_frame(heat, placement, SMALL_SPEC)
+        level = heat_on_frame(heat, placement)
         assert level.shape == frame_size
         assert level.dtype == np.float32
         assert level.min() >= 0

@@ -310,4 +310,6 @@ def test_the_planted_model_finds_its_objects(planted_model, planted):
 
 def test_cells_are_input_side_over_map_side():
     # The bar of the planted tests rests on encode_boxes and cells_to_input being inverse; this is the number itself.
-    assert cells_to_input(np.array([[1, 1, 64, 48]]), SPEC).tolist() == [[255 / 64, 191 / 48, 255, 191]]
+    assert cells_to_input(np.array([[1, 1, 64, 48]]), SPEC.input_size, SPEC.stride).tolist() == [
+        [255 / 64, 191 / 48, 255, 191]
+    ]

@@ -120,7 +120,7 @@ def test_json_that_python_refuses_is_refused_as_any_other(text):
         (["spec", "nms", "method"], "soft", "spec.nms.method: expected one of gaussian, linear, hard, got str 'soft'"),
         (["spec", "normalisation", "mean"], [0.5], "spec.normalisation.mean: expected 3 items, got list [0.5]"),
         (["spec", "class_names", 1], 7, "spec.class_names[1]: expected str, got int 7"),
-        (["spec", "geometry"], "stretch", "spec.geometry: expected one of fit, got str 'stretch'"),
+        (["spec", "geometry"], "stretch", "spec.geometry: expected one of fit, native, got str 'stretch'"),
         (["spec", "precision"], "fp8", "spec.precision: expected one of fp32, fp16, int8, got str 'fp8'"),
         (["spec", "input_size"], [511, 512], "input side 512: this network needs one less than a multiple of 128"),
     ],

@@ -13,7 +13,8 @@ from conftest import SMALL_SPEC
 
 from cornernet_export.model import CornerTensors
 from cornernet_runtime.errors import CornerNetError, FrameError
-from cornernet_runtime.geometry import Preprocessor
+from cornernet_runtime.geometry import fit
+from cornernet_runtime.preprocess import Preprocessor
 from cornernet_train.data import CocoPictures, Examples, ShapeScenes, collate
 from cornernet_train.losses import corner_losses
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
@@ -59,7 +60,7 @@ def ones(heat):
 def test_the_image_is_what_the_runtime_feeds_the_network(size):
     scene = scene_of(size, [], [])
     expected = np.empty((3, HEIGHT, WIDTH), np.float32)
-    Preprocessor(SMALL_SPEC.input_size, SMALL_SPEC.normalisation)(scene.image, expected)
+    Preprocessor(SMALL_SPEC.normalisation)(scene.image, fit(size, SMALL_SPEC.input_size), expected)
     found = example_of(scene).image
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from cornernet_export.targets import Targets, encode_boxes
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import Preprocessor
+from cornernet_runtime.geometry import fit
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.preprocess import Preprocessor, check_frame
 from cornernet_train.losses import TargetBatch
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
@@ -116,7 +117,7 @@ class Examples(Dataset[Example]):
 
     def __init__(self, pictures: Pictures, spec: ModelSpec) -> None:
         self._pictures, self._spec = pictures, spec
-        self._preprocess = Preprocessor(spec.input_size, spec.normalisation)
+        self._preprocess = Preprocessor(spec.normalisation)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -124,8 +125,9 @@ class Examples(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         scene, spec = self._pictures[index], self._spec
         image = np.empty((3, *spec.input_size), np.float32)
-        placement = self._preprocess(scene.image, image)
         height, width = scene.image.shape[:2]
+        placement = fit((height, width), spec.input_size)
+        self._preprocess(check_frame(scene.image), placement, image)
         boxes = np.clip(scene.boxes, 0, [width, height, width, height])
         real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         targets = encode_boxes(

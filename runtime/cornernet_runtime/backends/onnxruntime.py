@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = "cornernet"
+MAX_BATCH = 8  # of a file that takes any: on a CPU more pictures a run save no time and cost memory
 
 
 class OnnxRuntimeBackend:
@@ -58,11 +59,16 @@ class OnnxRuntimeBackend:
         self.spec = spec or _embedded_spec(session, str(path))
         _check_model(session, self.spec, str(path))
         batch = session.get_inputs()[0].shape[0]
-        self.max_batch = batch if isinstance(batch, int) else 64
+        self.max_batch = batch if isinstance(batch, int) else MAX_BATCH
         self._session = session
 
     def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
-        """Run the network on float32 [N, 3, H, W]."""
+        """Run the network on float32 [N, 3, H, W].
+
+        Raises:
+            SizeError: H and W are no size that the file computes correctly.
+        """
+        self.spec.check_input_size((images.shape[2], images.shape[3]))
         return CornerMaps(*self._session.run(OUTPUT_NAMES, {INPUT_NAME: images}))
 
     def close(self) -> None:
@@ -85,11 +91,11 @@ def _check_model(session: Any, spec: ModelSpec, source: str) -> None:  # noqa: A
     check_output_names(outputs, source)
     check_output_shapes(outputs, spec, source)
     inputs = {item.name: item.shape for item in session.get_inputs()}
-    expected = [3, *spec.input_size]
-    if list(inputs) != [INPUT_NAME] or inputs[INPUT_NAME][1:] != expected:
-        raise ModelError(
-            f"{source}: expected one input {INPUT_NAME} [batch, {', '.join(map(str, expected))}], got {inputs}"
-        )
+    expected = [3, *(spec.input_size if spec.fixed else (None, None))]
+    found = [side if isinstance(side, int) else None for side in inputs.get(INPUT_NAME, [])[1:]]  # free ones have names
+    if list(inputs) != [INPUT_NAME] or found != expected:
+        sides = ", ".join(map(str, spec.input_size)) if spec.fixed else "height, width"
+        raise ModelError(f"{source}: expected one input {INPUT_NAME} [batch, 3, {sides}], got {inputs}")
     for item in (*session.get_inputs(), *session.get_outputs()):
         if item.type != "tensor(float)":
             raise ModelError(f"{source}: {item.name} is {item.type}, not float32; export it with cornernet-export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from rich.console import Console
 from cornernet_runtime.errors import CornerNetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+LARGEST_SCALE = 10
 
 
 def run_command(function: Callable[[], int]) -> int:
@@ -32,6 +35,40 @@ def run_command(function: Callable[[], int]) -> int:
         # Whoever read our output has stopped; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--flip`` and ``--scales``, which say how often each picture is looked at."""
+    parser.add_argument(
+        "--flip", action="store_true", help="look at the mirror image too: more accurate, twice the work"
+    )
+    parser.add_argument(
+        "--scales",
+        type=_scales,
+        default=(1.0,),
+        metavar="S,S,...",
+        help="look at these scales and merge the boxes, such as 0.5,0.75,1,1.25,1.5 (default 1)",
+    )
+
+
+def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:
+    """Return what to tell a user whose model cannot take the scales asked for as they are."""
+    if tuple(asked) == tuple(used):
+        return None
+    before, after = (", ".join(f"{scale:.3g}" for scale in scales) for scales in (asked, used))
+    return f"the input of this model is fixed: scales {before} become {after} of what fills it"
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < scale <= LARGEST_SCALE for scale in scales) or len(set(scales)) < len(scales):
+        raise argparse.ArgumentTypeError(
+            f"expected distinct numbers above 0 and up to {LARGEST_SCALE} such as 0.5,1,1.5, got {text!r}"
+        )
+    return scales
 
 
 def console_for_people() -> Console:

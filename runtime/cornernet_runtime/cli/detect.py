@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import console_for_people, run_command
+from cornernet_runtime.cli.common import add_view_options, console_for_people, run_command, scales_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ def _detect(arguments: argparse.Namespace) -> int:
         json_lines=arguments.json,
         score=arguments.score,
         corners=arguments.corners,
+        flip=arguments.flip,
+        scales=arguments.scales,
     )
     with Progress(
         TextColumn("{task.description}"),
@@ -79,6 +81,8 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     if summary.pictures > SHOWN_PICTURES:
         table.add_row(f"... and {summary.pictures - SHOWN_PICTURES} more", "", "", "")
     console.print(table)
+    if note := scales_note(arguments.scales, summary.scales):
+        console.print(note, soft_wrap=True)
     stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in summary.stage_ms.items())
     console.print(
         f"{summary.pictures} pictures, {summary.objects} objects of score {arguments.score:g} or more; "
@@ -108,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="draw the heat maps of both corners and the paired corners",
     )
+    add_view_options(parser)
     return parser
 
 
