@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SMALL = CornerNetConfig(
     name="small", classes=3, stacks=2, stem=(8, 16), dims=(16, 16, 24), modules=(1, 1, 1), pool_width=8
 )
+FIRE = replace(SMALL, unit="fire", upsample="deconvolution", branch_kernel=1)  # as in CornerNet-Squeeze
 SMALL_SPEC = ModelSpec(
     name="small",
     class_names=("ant", "bee", "cat"),

@@ -15,13 +15,14 @@ import onnxruntime as ort
 import openvino
 import pytest
 import torch
-from conftest import SMALL_SPEC, small_model
+from conftest import FIRE, SMALL_SPEC, small_model
 from onnx.reference import ReferenceEvaluator
 
 from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, CornerNetConfig
+from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.backends.onnxruntime import METADATA_KEY
 from cornernet_runtime.bundle import read_manifest
@@ -264,3 +265,13 @@ def test_bundle_and_file_say_the_same(bundle_path, exported):
     manifest = json.loads((bundle_path / "bundle.json").read_text(encoding="utf-8"))
     (metadata,) = exported.metadata_props
     assert json.loads(metadata.value)["spec"] == manifest["spec"]
+
+
+def test_graph_of_fire_units_has_concatenations_and_deconvolutions_too():
+    spec = replace(SMALL_SPEC, modulus=FIRE.modulus, stride=FIRE.stride, input_size=(63, 63), largest_size=(63, 63))
+    counts = operators(build_onnx(fold_batch_norms(CornerNet(FIRE).eval()), spec))
+    assert set(counts) == {
+        "Conv", "ConvTranspose", "Relu", "Add", "Concat", "TopLeftPool", "BottomRightPool",
+    }  # fmt: skip
+    assert (counts["TopLeftPool"], counts["BottomRightPool"]) == (1, 1)
+    assert counts["ConvTranspose"] == FIRE.stacks * (len(FIRE.dims) - 1)

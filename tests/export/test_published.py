@@ -2,9 +2,13 @@
 
 import os
 
+import published_layouts
 import pytest
 import torch
 
+from cornernet_export.checkpoint import load_checkpoint
+from cornernet_export.coco import COCO_CLASSES
+from cornernet_export.model import CornerNet
 from cornernet_export.published import load_published
 from cornernet_export.published_names import translate
 from cornernet_runtime.errors import CheckpointError
@@ -94,3 +98,102 @@ def test_another_network_is_refused_by_name(tmp_path, names, message):
     torch.save({name: torch.ones(1) for name in names}, path)
     with pytest.raises(CheckpointError, match=message):
         load_published(path)
+
+
+# Whole checkpoints, of the published sizes. Their tensors are one number seen many times, so the files are small.
+
+C104, SQUEEZE = ("cornernet-104", 201_035_212), ("cornernet-squeeze", 31_771_852)
+FAMILIES = {
+    "princeton": (dict(published_layouts.princeton()), "module.", *C104),
+    "lite": (dict(published_layouts.princeton(published_layouts.LITE)), "module.", *C104),
+    "squeeze": (dict(published_layouts.princeton(published_layouts.SQUEEZE)), "module.", *SQUEEZE),
+    "mmdetection": (dict(published_layouts.mmdetection()), "", *C104),
+}
+
+
+def write_published(path, shapes, prefix="", *, wrapped=False, zipped=False):
+    state = {f"{prefix}{name}": torch.tensor(0.0).expand(shape) for name, shape in shapes.items()}
+    content = {"meta": {"epoch": 1}, "state_dict": state} if wrapped else state
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tensor_of_a_published_checkpoint_has_its_place(tmp_path, family):
+    shapes, prefix, arch, parameters = FAMILIES[family]
+    wrapped = family == "mmdetection"
+    path = write_published(tmp_path / "published.pkl", shapes, prefix, wrapped=wrapped, zipped=wrapped)
+    config, spec, tensors = load_published(path)
+    with torch.device("meta"):
+        model = CornerNet(config)
+    expected = {name: value for name, value in model.state_dict().items() if "num_batches_tracked" not in name}
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == {
+        name: tuple(value.shape) for name, value in expected.items()
+    }
+    assert (config.name, spec.name) == (arch, arch)
+    assert sum(value.numel() for value in model.parameters()) == parameters
+    assert spec.class_names == COCO_CLASSES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_family_brings_its_way_with_pictures_along(tmp_path, family):
+    shapes, prefix, _, _ = FAMILIES[family]
+    _, spec, _ = load_published(write_published(tmp_path / "published.pkl", shapes, prefix))
+    rgb = family == "mmdetection"
+    assert spec.normalisation.channel_order == ("rgb" if rgb else "bgr")
+    grey_levels = [255 * value for value in spec.normalisation.mean]
+    # As published: mmdetection's in grey levels, the others' as fractions.
+    assert grey_levels == pytest.approx([123.675, 116.28, 103.53] if rgb else [104.0136, 114.0342, 119.9166], abs=1e-3)
+    assert spec.normalisation.pad == pytest.approx((123.675, 116.28, 103.53) if rgb else (0, 0, 0))
+    assert (spec.nms.pixel_extent, spec.decode.reject_empty) == ((0, True) if rgb else (1, False))
+    assert (spec.decode.top_k, spec.decode.candidates) == ((20, 100) if family == "squeeze" else (100, 1000))
+    assert (spec.stride, spec.modulus, spec.input_size) == (8 if family == "squeeze" else 4, 128, (511, 511))
+
+
+def test_ones_own_classes_are_counted_and_can_be_named(tmp_path):
+    shapes = dict(published_layouts.princeton(published_layouts.SQUEEZE, classes=3))
+    _, spec, _ = load_published(write_published(tmp_path / "own.pkl", shapes, "module."))
+    assert spec.class_names == ("class_0", "class_1", "class_2")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c", "d"), ("a", "b", "b"), ("a", "b", "")])
+def test_class_names_of_the_wrong_count_or_doubled_are_refused(checkpoint_path, names):
+    with pytest.raises(CheckpointError, match=r"it has 3 classes, \d names were given|expected distinct, non-empty"):
+        load_checkpoint(checkpoint_path, class_names=names)
+
+
+def test_wrong_tensors_are_listed_ten_at_most(tmp_path):
+    shapes = dict(published_layouts.princeton(published_layouts.SQUEEZE))
+    missing = [name for name in shapes if name.startswith("hg.hgs.0.low2.low2.low2.low2")]
+    for name in missing:
+        del shapes[name]
+    shapes["tl_tags.0.1.weight"] = (2, 256, 1, 1)
+    shapes["hg.pre.0.conv.extra"] = (1,)
+    path = write_published(tmp_path / "wrong.pkl", shapes, "module.")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    lines = str(caught.value).splitlines()
+    stored = sum(not name.endswith("num_batches_tracked") for name in missing)
+    assert f"in {stored + 2} places" in lines[0]
+    assert len(lines) == 1 + 1 + 10 + 1
+    assert lines[-1] == f"... and {stored + 2 - 10} more"
+
+
+def test_a_misshapen_and_an_unexpected_tensor_are_named_with_both_shapes(tmp_path):
+    shapes = dict(published_layouts.princeton(published_layouts.SQUEEZE))
+    shapes["tl_tags.0.1.weight"] = (2, 256, 1, 1)
+    shapes["hg.pre.0.conv.extra"] = (1,)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(write_published(tmp_path / "wrong.pkl", shapes, "module."))
+    rows = {line.split()[0]: line for line in str(caught.value).splitlines()[2:]}
+    assert rows["top_left.0.embed.2.weight"].split("  ", 1)[1].split() == (
+        ["float32", "[1,", "256,", "1,", "1]", "float32", "[2,", "256,", "1,", "1]"]
+    )
+    assert rows["stem.0.0.extra"].split()[1:] == ["-", "float32", "[1]"]
+
+
+@pytest.mark.parametrize("arch", ["cornernet-104", "cornernet-tiny"])
+def test_another_architecture_than_asked_for_is_refused(tmp_path, arch):
+    shapes = dict(published_layouts.princeton(published_layouts.SQUEEZE))
+    with pytest.raises(CheckpointError, match=r"wrong\.pkl"):
+        load_checkpoint(write_published(tmp_path / "wrong.pkl", shapes, "module."), arch=arch)

@@ -1,17 +1,13 @@
 """Networks rewritten for deployment, held against the network as it was trained."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from conftest import SMALL, small_model
+from conftest import FIRE, SMALL, small_model
 
 from cornernet_export.half_range import Activation, check_half_range, largest_activations
 from cornernet_export.model import CornerNet
 from cornernet_export.model.rewrite import cut_stacks, fold_batch_norms, to_half
 from cornernet_runtime.errors import ModelError, VerificationError
-
-FIRE = replace(SMALL, unit="fire", upsample="deconvolution", branch_kernel=1)
 
 
 def lively(config):

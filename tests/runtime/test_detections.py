@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cornernet_runtime.detections import Detections
+from cornernet_runtime.detections import Candidates, Detections
 
 FOUND = Detections(
     boxes=np.array([[1, 2, 11, 22], [0.5, 0.25, 100, 50], [7, 8, 7, 8]], np.float32),
@@ -69,3 +69,41 @@ def test_nothing_found_stays_nothing():
     assert list(NOTHING) == []
     assert NOTHING.to_coco(1, [1]) == []
     assert NOTHING.above(0.0).boxes.shape == (0, 4)
+
+
+# Candidates of several views.
+
+
+def candidates(*rows):
+    """Candidates of which each number tells its row and column."""
+    table = np.array([[10 * row + column for column in range(8)] for row in rows], np.float32).reshape(-1, 8)
+    return Candidates(table[:, :4], table[:, 4], table[:, 5], table[:, 6], table[:, 7].astype(np.int64))
+
+
+def rows_of(found):
+    columns = (found.boxes, found.scores[:, None], found.tl_scores[:, None], found.br_scores[:, None])
+    return np.concatenate([*columns, found.labels[:, None]], axis=1).tolist()
+
+
+def test_candidates_are_joined_one_view_after_the_other():
+    joined = Candidates.joined([candidates(3, 1), candidates(), candidates(2)])
+    assert rows_of(joined) == [[10.0 * row + column for column in range(8)] for row in (3, 1, 2)]
+
+
+@pytest.mark.parametrize("parts", [[()], [(), ()]])
+def test_views_without_candidates_join_to_none(parts):
+    joined = Candidates.joined([candidates(*rows) for rows in parts])
+    assert len(joined) == 0
+    assert joined.boxes.shape == (0, 4)
+
+
+def test_joined_candidates_keep_their_types():
+    joined = Candidates.joined([candidates(1), candidates(2)])
+    columns = (joined.boxes, joined.scores, joined.tl_scores, joined.br_scores)
+    assert [column.dtype for column in columns] == [np.float32] * 4
+    assert joined.labels.dtype == np.int64
+
+
+def test_a_mask_chooses_candidates():
+    chosen = candidates(0, 1, 2, 3)[np.array([False, True, False, True])]
+    assert rows_of(chosen) == [[10.0 * row + column for column in range(8)] for row in (1, 3)]

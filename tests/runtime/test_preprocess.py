@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from conftest import SMALL_SPEC
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit
+from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.preprocess import Preprocessor, check_frame
 from cornernet_runtime.spec import Normalisation
 
@@ -23,6 +25,8 @@ MMDETECTION = Normalisation(
     std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
     pad=(123.675, 116.28, 103.53),
 )
+# A modulus of 16 keeps the inputs small; frames of 15, 31 and 47 pixels are those that just fit.
+NATIVE = replace(SMALL_SPEC, input_size=(63, 95), largest_size=(1023, 1023), dynamic=True, geometry="native")
 parts = st.floats(0, 1)
 
 
@@ -39,6 +43,13 @@ def prepare(preprocess, frame, output):
     placement = fit(check_frame(frame).shape[:2], output.shape[1:])
     preprocess(frame, placement, output)
     return placement
+
+
+def run_view(frame, view, normalisation=PLAIN):
+    """Return the input for one view, every value of it written."""
+    output = np.full((3, *view.input_size), np.nan, np.float32)
+    Preprocessor(normalisation)(frame, view, output)
+    return output
 
 
 def window(output, placement):
@@ -230,3 +241,139 @@ def test_a_bad_frame_does_not_disturb_the_next():
         prepare(preprocess, noise(40, 20).astype(np.float32), output)
     prepare(preprocess, noise(40, 20, 1), output)
     assert np.array_equal(output, run(noise(40, 20, 1))[0])
+
+
+# Views at the frame's own resolution, and mirror images.
+
+families = pytest.mark.parametrize("normalisation", [Normalisation(), MMDETECTION], ids=["bgr", "rgb"])
+small_sizes = st.tuples(st.integers(1, 100), st.integers(1, 100))
+
+
+def half_canvases(picture, input_size, pad):
+    """Pad as the original crops: half an input on each side of the picture's centre, pasted about the input's centre.
+
+    Sides are odd, so twice a half is one pixel less than the input: the last row and column are always border.
+    """
+    canvas = np.empty((*input_size, 3))
+    canvas[:] = pad
+    centres, halves = [side // 2 for side in picture.shape[:2]], [side // 2 for side in input_size]
+    spans = zip(centres, halves, picture.shape[:2], strict=True)
+    taken = [(max(0, centre - half), min(centre + half, side)) for centre, half, side in spans]
+    (y1, y2), (x1, x2) = taken
+    y, x = (half - centre for centre, half in zip(centres, halves, strict=True))
+    canvas[y + y1 : y + y2, x + x1 : x + x2] = picture[y1:y2, x1:x2]
+    return canvas
+
+
+def normalised(canvas, normalisation):
+    levels = canvas if normalisation.channel_order == "bgr" else canvas[..., ::-1]
+    return ((levels / 255 - normalisation.mean) / normalisation.std).transpose(2, 0, 1)
+
+
+@families
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(frame_size=small_sizes, scale=st.sampled_from([0.5, 0.75, 1.0, 1.25, 1.5]))
+@example(frame_size=(31, 47), scale=1.0)
+@example(frame_size=(62, 30), scale=0.5)
+@example(frame_size=(15, 16), scale=1.0)
+@example(frame_size=(1, 1), scale=0.5)
+@example(frame_size=(3, 95), scale=1.0)
+def test_a_native_input_is_the_picture_cropped_as_the_original_does(normalisation, frame_size, scale):
+    frame = noise(*frame_size)
+    height, width = (max(1, int(side * scale)) for side in frame_size)
+    picture = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    input_size = (height | 15, width | 15)
+    pad = normalisation.pad if normalisation.channel_order == "bgr" else normalisation.pad[::-1]
+    expected = normalised(half_canvases(picture, input_size, pad), normalisation)
+    (view,) = place(frame_size, NATIVE, [scale])
+    found = run_view(frame, view, normalisation)
+    assert found.shape == expected.shape
+    assert np.array_equal(found, expected.astype(np.float32))
+
+
+def test_a_frame_too_large_for_the_model_is_shown_at_the_scale_that_fits():
+    spec = replace(NATIVE, input_size=(63, 63), largest_size=(63, 63))
+    frame = noise(248, 124)
+    (view,) = place((248, 124), spec)
+    # 62 of 63 rows, for the last one would be lost: a quarter.
+    picture = cv2.resize(frame, (31, 62), interpolation=cv2.INTER_LINEAR)
+    expected = normalised(half_canvases(picture, (63, 31), 0), PLAIN)
+    assert np.array_equal(run_view(frame, view), expected.astype(np.float32))
+
+
+@families
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(frame_size=small_sizes, native=st.booleans(), scale=st.sampled_from([0.5, 0.7, 1.0, 1.5]))
+@example(frame_size=(31, 47), native=True, scale=1.0)
+@example(frame_size=(46, 30), native=True, scale=0.5)
+@example(frame_size=(1, 1), native=True, scale=0.5)
+@example(frame_size=(1, 1), native=False, scale=1.0)
+@example(frame_size=(100, 1), native=True, scale=1.0)
+@example(frame_size=(63, 95), native=False, scale=1.0)
+@example(frame_size=(63, 94), native=False, scale=1.0)
+def test_a_mirrored_input_is_the_input_reversed_border_and_all(normalisation, frame_size, native, scale):
+    plain, mirrored = place(frame_size, NATIVE if native else SMALL_SPEC, [scale if native else scale / 1.5], flip=True)
+    frame = noise(*frame_size)
+    expected = run_view(frame, plain, normalisation)[:, :, ::-1]
+    assert np.array_equal(run_view(frame, mirrored, normalisation), expected)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    frame_size=st.tuples(st.integers(4, 300), st.integers(4, 300)),
+    scale=st.floats(0.5, 1.5),
+    start=st.tuples(parts, parts),
+    extent=st.tuples(parts, parts),
+    mirrored=st.booleans(),
+)
+@example(frame_size=(31, 47), scale=1.0, start=(0.0, 0.0), extent=(1.0, 1.0), mirrored=True)
+@example(frame_size=(255, 9), scale=1.0, start=(1.0, 1.0), extent=(0.0, 0.0), mirrored=False)
+def test_a_rectangle_shows_up_where_its_box_maps_to_in_native_views(frame_size, scale, start, extent, mirrored):
+    view = place(frame_size, NATIVE, [scale], flip=True)[int(mirrored)]
+    # At least four pixels of the frame, so that there are two of the smallest view, whose samples lie inside.
+    edges = []
+    for side, begin, length in zip(frame_size, start, extent, strict=True):
+        first = round(begin * (side - 4))
+        edges.append((first, first + 4 + round(length * (side - first - 4))))
+    (top, bottom), (left, right) = edges
+    frame = np.zeros((*frame_size, 3), np.uint8)
+    frame[top:bottom, left:right] = 255
+    rows, columns = np.nonzero(run_view(frame, view)[0] >= 0.5)
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    expected = view.to_input(np.array([[left, top, right, bottom]]))[0]
+    # Half a pixel as for fitted frames; one more because a resized side is cut to whole pixels while boxes keep the
+    # scale, or because the last row or column is lost.
+    assert np.abs(found - expected).max() <= 1.51
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_native_pixel_lies_exactly_where_its_box_says_at_scale_one(mirrored):
+    frame = np.zeros((20, 33, 3), np.uint8)
+    frame[7, 30] = 255
+    view = place((20, 33), NATIVE, flip=True)[int(mirrored)]
+    rows, columns = np.nonzero(run_view(frame, view)[0])
+    ((x1, y1, x2, y2),) = view.to_input(np.array([[30, 7, 31, 8]])).tolist()
+    assert (columns.tolist(), rows.tolist()) == ([x1], [y1])
+    assert (x2, y2) == (x1 + 1, y1 + 1)
+
+
+@families
+def test_every_view_is_prepared_as_if_it_were_the_first(normalisation):
+    preprocess = Preprocessor(normalisation)
+    for seed, size in enumerate([(31, 47), (90, 20), (20, 90), (1, 1), (100, 100), (31, 47)]):
+        frame = noise(*size, seed)
+        fitted, native = place(size, SMALL_SPEC, [1.0, 0.5], flip=True), place(size, NATIVE, [0.5, 1.0, 1.5], flip=True)
+        for view in (*fitted, *native):
+            output = np.full((3, *view.input_size), np.nan, np.float32)
+            preprocess(frame, view, output)
+            assert np.array_equal(output, run_view(frame, view, normalisation)), f"frame {seed}: {view}"
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_a_strided_frame_is_mirrored_like_its_copy_and_stays_as_it_is(view, scale):
+    frame = view(noise(47, 46))
+    copy = frame.copy(order="C")
+    mirrored = place(frame.shape[:2], NATIVE, [scale], flip=True)[1]
+    assert np.array_equal(run_view(frame, mirrored), run_view(copy, mirrored))
+    assert np.array_equal(frame, copy)

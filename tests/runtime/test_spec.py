@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -34,6 +35,16 @@ SPEC = ModelSpec(
     nms=NmsParameters("linear", 0.7, 0.4, 0.01, 0.0, 12),
     precision="int8",
 )
+SEVERAL = replace(SPEC, other_sizes=((767, 511), (511, 511), (127, 767)))
+DYNAMIC = replace(SPEC, dynamic=True, geometry="native")
+
+# As the version before dynamic and several sizes wrote it.
+BEFORE_SEVERAL_SIZES = """{"schema_version": 1, "spec": {"name": "CornerNet", "class_names": ["face"], "stride": 4,
+"modulus": 128, "input_size": [511, 767], "largest_size": [511, 767], "geometry": "fit",
+"normalisation": {"channel_order": "bgr", "mean": [0.4, 0.4, 0.4], "std": [0.3, 0.3, 0.3], "pad": [0.0, 0.0, 0.0]},
+"decode": {"top_k": 100, "candidates": 1000, "embedding_distance": 0.5, "reject_empty": false},
+"nms": {"method": "gaussian", "sigma": 0.5, "iou_threshold": 0.5, "score_floor": 0.001, "pixel_extent": 1.0,
+"max_detections": 100, "merge_exponent": 10.0}, "precision": "fp32"}}"""
 
 
 def edited(path, value):
@@ -48,8 +59,29 @@ def edited(path, value):
     return json.dumps(data)
 
 
+@pytest.mark.parametrize("spec", [SPEC, SEVERAL, DYNAMIC], ids=["one size", "several", "dynamic"])
+def test_a_spec_comes_back_equal(spec):
+    assert spec_from_text(spec_to_text(spec), "here") == spec
+
+
 def test_a_spec_without_any_default_comes_back_equal():
-    assert spec_from_text(spec_to_text(SPEC), "here") == SPEC
+    spec = replace(SPEC, other_sizes=((127, 255),), dynamic=True, geometry="native")
+    plain = ModelSpec("a", ("b",), 1, 1, (1, 1), (1, 1))
+    alike = [field.name for field in fields(ModelSpec) if getattr(spec, field.name) == getattr(plain, field.name)]
+    assert alike == []
+    assert spec_from_text(spec_to_text(spec), "here") == spec
+
+
+def test_metadata_from_before_several_sizes_still_load():
+    spec = spec_from_text(BEFORE_SEVERAL_SIZES, "old.onnx")
+    assert (spec.input_size, spec.other_sizes, spec.largest_size) == ((511, 767), (), (511, 767))
+    assert (spec.dynamic, spec.geometry, spec.fixed) == (False, "fit", True)
+    assert spec.class_names == ("face",)
+
+
+def test_sizes_come_back_as_tuples_that_can_be_compared():
+    spec = spec_from_text(spec_to_text(SEVERAL), "here")
+    assert spec.sizes == ((511, 767), (767, 511), (511, 511), (127, 767))
 
 
 def test_the_text_carries_the_schema_version():
@@ -123,6 +155,13 @@ def test_json_that_python_refuses_is_refused_as_any_other(text):
         (["spec", "geometry"], "stretch", "spec.geometry: expected one of fit, native, got str 'stretch'"),
         (["spec", "precision"], "fp8", "spec.precision: expected one of fp32, fp16, int8, got str 'fp8'"),
         (["spec", "input_size"], [511, 512], "input side 512: this network needs one less than a multiple of 128"),
+        (["spec", "dynamic"], 1, "spec.dynamic: expected bool, got int 1"),
+        (["spec", "geometry"], "native", "geometry: native needs a model that is dynamic"),
+        (["spec", "other_sizes"], [511, 511], "spec.other_sizes[0]: expected a list, got int 511"),
+        (["spec", "other_sizes"], [[511]], "spec.other_sizes[0]: expected 2 items, got list [511]"),
+        (["spec", "other_sizes"], [[511, 511.0]], "spec.other_sizes[0][1]: expected int, got float 511.0"),
+        (["spec", "other_sizes"], [[511, 767]], "other_sizes: expected distinct sizes"),
+        (["spec", "other_sizes"], [[511, 500]], "input side 500: this network needs one less than a multiple of 128"),
     ],
 )
 def test_a_field_that_does_not_hold_is_named(path, value, message):
@@ -142,11 +181,92 @@ def test_a_field_that_does_not_hold_is_named(path, value, message):
         ({"modulus": 2}, "modulus: expected a multiple of the stride 4, got 2"),
         ({"input_size": (511, 895)}, r"input_size: expected at most \(767, 767\), got \(511, 895\)"),
         ({"input_size": (895, 511)}, r"input_size: expected at most \(767, 767\), got \(895, 511\)"),
+        ({"other_sizes": ((511, 511), (511, 895))}, r"input_size: expected at most \(767, 767\), got \(511, 895\)"),
+        ({"other_sizes": ((511, 767),)}, r"other_sizes: expected distinct sizes, got \(\(511, 767\), \(511, 767\)\)"),
+        ({"other_sizes": ((511, 511), (511, 511))}, "other_sizes: expected distinct sizes"),
+        ({"geometry": "native"}, "geometry: native needs a model that is dynamic$"),
+        ({"geometry": "native", "other_sizes": ((511, 511),)}, "geometry: native needs a model that is dynamic$"),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_refused(change, message):
     with pytest.raises(RecordError, match=f"^{message}"):
         replace(SPEC, **change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"largest_size": (800, 767)}, {"other_sizes": ((511, 512),)}, {"input_size": (510, 767)}]
+)
+def test_every_size_of_a_spec_is_of_the_modulus(change):
+    with pytest.raises(SizeError, match=r"^input side \d+: this network needs one less than a multiple of 128"):
+        replace(SPEC, **change)
+
+
+def test_a_size_and_the_same_one_turned_are_distinct():
+    assert replace(SPEC, other_sizes=((767, 511),)).sizes == ((511, 767), (767, 511))
+
+
+# Which sizes a model takes.
+
+
+def accepted(spec, sides):
+    """The sizes that a model takes, by trying all pairs of some sides."""
+    taken = set()
+    for size in itertools.product(sides, sides):
+        try:
+            spec.check_input_size(size)
+        except SizeError:
+            continue
+        taken.add(size)
+    return taken
+
+
+NEAR_SIDES = [0, -1, 1, 126, 127, 128, 255, 383, 510, 511, 512, 639, 766, 767, 768, 895, 1023]
+
+
+@pytest.mark.parametrize(("spec", "fixed"), [(SPEC, True), (SEVERAL, False), (DYNAMIC, False)])
+def test_fixed_is_a_single_size(spec, fixed):
+    assert spec.fixed is fixed
+
+
+def test_a_fixed_model_takes_its_size_only():
+    assert accepted(SPEC, NEAR_SIDES) == {(511, 767)}
+
+
+def test_a_model_of_several_sizes_takes_these_only():
+    assert accepted(SEVERAL, NEAR_SIDES) == {(511, 767), (767, 511), (511, 511), (127, 767)}
+
+
+def test_a_dynamic_model_takes_each_size_of_the_modulus_up_to_the_largest():
+    spec = replace(DYNAMIC, input_size=(255, 511), largest_size=(383, 767))
+    assert accepted(spec, NEAR_SIDES) == set(itertools.product([127, 255, 383], [127, 255, 383, 511, 639, 767]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "message"),
+    [
+        (SPEC, (511, 511), "input size 511x511: this model was exported for 511x767"),
+        (SPEC, (767, 511), "input size 767x511: this model was exported for 511x767"),
+        (
+            SEVERAL,
+            (767, 767),
+            "input size 767x767: this model was exported for 511x767, 767x511, 511x511, 127x767",
+        ),
+        (
+            DYNAMIC,
+            (511, 895),
+            "input size 511x895: this model was exported for at most 767x767; export it again with a larger --size",
+        ),
+        (
+            DYNAMIC,
+            (512, 511),
+            "input side 512: this network needs one less than a multiple of 128; nearest valid: 511 and 639",
+        ),
+    ],
+)
+def test_a_size_that_a_model_does_not_take_is_refused_with_those_it_does(spec, size, message):
+    with pytest.raises(SizeError) as caught:
+        spec.check_input_size(size)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("pad", [(0.0, 0.0, 256.0), (-1.0, 0.0, 0.0), (0.0, 1e9, 0.0)])
