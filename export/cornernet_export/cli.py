@@ -41,6 +41,7 @@ def _export(arguments: argparse.Namespace) -> int:
         class_names=None if arguments.classes is None else _read_names(arguments.classes),
         stacks=arguments.stacks,
         precision=arguments.precision,
+        pictures=() if arguments.calibration is None else (arguments.calibration,),
         force=arguments.force,
     )
     with console.status("starting") as status:
@@ -50,6 +51,8 @@ def _export(arguments: argparse.Namespace) -> int:
             on_verified=lambda verification: _print_verification(console, verification),
         )
     _print_summary(console, manifest, arguments.output)
+    if not manifest.verification.passed:
+        console.print("kept because of --force, although it failed verification", style="yellow")
     return 0
 
 
@@ -63,7 +66,7 @@ def _print_verification(console: Console, verification: Verification) -> None:
             table.add_column(heading, justify="right")
         for name in dict.fromkeys(check.output for check in outputs):
             checks = [check for check in outputs if check.output == name]
-            errors = [f"{check.error:.1e}" for check in checks]
+            errors = ["not finite" if check.error > 1e38 else f"{check.error:.1e}" for check in checks]
             passed = all(check.passed for check in checks)
             table.add_row(name, *errors, f"{checks[0].tolerance:.0e}", _mark(passed))
         console.print(table)
@@ -135,9 +138,14 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and activations (default fp32)"
     )
     parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        help="pictures to verify on, and to look for fp16 overflow on (default: one that comes along)",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder if it exists, and keep an fp16 model whose activations overflow",
+        help="replace the output folder if it exists, and keep an fp16 model that overflows or is off",
     )
     return parser
 

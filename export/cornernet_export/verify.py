@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from cornernet_runtime.detections import Detections
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.spec import ModelSpec, Size
 
+WORST = float(np.finfo(np.float32).max)  # the error of a map that is not finite; JSON has no infinity
 SCORE = 0.1  # detections below it are not compared one by one
 
 
@@ -48,27 +51,48 @@ FP32 = Tolerance(output=1e-4, score=1e-3, iou=0.99, matched=0.98)
 FP16 = Tolerance(output=2e-2, score=2e-2, iou=0.9, matched=0.9)
 
 
-def verify(reference: Detector, candidate: Detector, stage: str, tolerance: Tolerance = FP32) -> Verification:
-    """Compare two detectors of the same spec on a picture, and on noise of several of the sizes that they accept.
+def verify(
+    reference: Detector,
+    candidate: Detector,
+    stage: str,
+    tolerance: Tolerance = FP32,
+    pictures: Sequence[NDArray[np.uint8]] = (),
+) -> Verification:
+    """Compare two detectors of the same spec on pictures, and on noise of several of the sizes that they accept.
 
     Args:
         reference: The stage before.
         candidate: The stage that is to be trusted.
         stage: Names the two, for the report.
         tolerance: How far they may be apart.
+        pictures: uint8 [H, W, 3], BGR; by default the one that comes with the package.
+
+    Returns:
+        The largest error of each output, and all detections counted together.
     """
-    picture = sample_picture()
-    expected, placement = reference.corner_maps(picture)
-    found, _ = candidate.corner_maps(picture)
-    checks = compare_outputs(expected, found, stage, "picture", tolerance.output)
-    detections = compare_detections(
-        reference.finish(expected, placement), candidate.finish(found, placement), stage, "picture", tolerance
+    pictures = pictures or [sample_picture()]
+    source = "picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
+    checks: tuple[OutputCheck, ...] = ()
+    counts: list[DetectionCheck] = []
+    for picture in pictures:
+        expected, placement = reference.corner_maps(picture)
+        found, _ = candidate.corner_maps(picture)
+        checks = _larger(checks, compare_outputs(expected, found, stage, source, tolerance.output))
+        both = reference.finish(expected, placement), candidate.finish(found, placement)
+        counts.append(compare_detections(*both, stage, source, tolerance))
+    detections = replace(
+        counts[0], **{name: sum(getattr(one, name) for one in counts) for name in ("reference", "matched", "extra")}
     )
     # Noise reaches far more of the network's range than a picture does.
     for name, shape in _noises(reference.spec).items():
         noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         checks += compare_outputs(reference.backend(noise), candidate.backend(noise), stage, name, tolerance.output)
     return Verification(outputs=checks, detections=(detections,))
+
+
+def _larger(first: tuple[OutputCheck, ...], second: tuple[OutputCheck, ...]) -> tuple[OutputCheck, ...]:
+    """Return of each two checks of an output the one with the larger error."""
+    return tuple(max(pair, key=lambda check: check.error) for pair in zip(first, second, strict=bool(first))) or second
 
 
 def _noises(spec: ModelSpec) -> dict[str, tuple[int, int, int, int]]:
@@ -93,7 +117,7 @@ def compare_outputs(
     for name in OUTPUT_NAMES:
         want, have = getattr(expected, name), getattr(found, name)
         error = np.abs(have - want).max() / np.abs(want).max(initial=np.finfo(np.float32).tiny)
-        checks.append(OutputCheck(stage, source, name, float(error), tolerance))
+        checks.append(OutputCheck(stage, source, name, float(np.nan_to_num(error, nan=WORST, posinf=WORST)), tolerance))
     return tuple(checks)
 
 

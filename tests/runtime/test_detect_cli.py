@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,8 +19,9 @@ from cornernet_runtime.cli.detect import main
 from cornernet_runtime.detect import heat_on_frame
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
-from cornernet_runtime.geometry import fit
+from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.spec import spec_to_text
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING_TO_SAY = "nothing but results goes to standard output when it is not a terminal"
@@ -111,6 +113,32 @@ def test_json_lines_hold_what_the_detector_finds(detect, bundle_path, tmp_path):
             scores = [found["score"] for found in row["detections"]]
             assert np.abs(boxes - expected.boxes).max() <= 0.0006  # half of the third decimal, and float32
             assert scores == pytest.approx(expected.scores, abs=6e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "views"),
+    [
+        (["--flip"], {"flip": True}),
+        (["--scales", "0.5,1"], {"scales": (0.5, 1.0)}),
+        (["--scales=0.5, 1e0,1.5"], {"scales": (0.5, 1.0, 1.5)}),
+        (["--flip", "--scales", "0.75"], {"flip": True, "scales": (0.75,)}),
+    ],
+    ids=str,
+)
+def test_json_lines_hold_what_the_detector_finds_in_the_views_asked_for(detect, bundle_path, tmp_path, options, views):
+    path = save(tmp_path / "in" / "a.png", noise(100, 120))
+    status, output, _ = detect(path, "--json", "-", "--score", "0.05", *options, model=bundle_path)
+    assert status == 0
+    (row,) = rows_of(output)
+    with Detector.open(bundle_path) as plain, Detector.open(bundle_path, **views) as detector:
+        frame = read_picture(path)
+        expected, without = detector(frame).above(0.05), plain(frame).above(0.05)
+    assert len(expected) > 10
+    assert expected.boxes.tolist() != without.boxes.tolist(), "the views make a difference"
+    assert [found["label"] for found in row["detections"]] == [name for _, _, name in expected]
+    boxes = np.array([found["box"] for found in row["detections"]])
+    assert np.abs(boxes - expected.boxes).max() <= 0.0006  # half of the third decimal, and float32
+    assert [found["score"] for found in row["detections"]] == pytest.approx(expected.scores, abs=6e-7)
 
 
 def test_annotated_pictures_are_the_pictures_with_the_detections_drawn(detect, pictures, planted_model, tmp_path):
@@ -216,6 +244,18 @@ def test_corners_draws_both_heat_maps_and_a_legend(detect, pictures, tmp_path):
     assert abs(far[0] - far[2]) < 50
 
 
+@pytest.mark.parametrize("views", [["--flip"], ["--scales", "0.5,1"], ["--scales", "0.5,1", "--flip"]], ids="-".join)
+def test_corners_with_several_views_shows_the_heat_of_the_largest(detect, pictures, tmp_path, views):
+    status, _, errors = detect(pictures / "a.png", "--corners", *views, "--output", tmp_path / "corners")
+    assert (status, errors_in(errors)) == (0, [])
+    picture = read_picture(tmp_path / "corners" / "a.png").astype(int)
+    assert picture.shape[1] == 4 * 190
+    blue, _, red = picture[: 4 * 126].transpose(2, 0, 1)
+    # Box "bee" as above: its heat is where it is without these options, neither mirrored nor smaller.
+    assert (red - blue)[4 * 40 : 4 * 44, 4 * 100 : 4 * 104].max() > 100
+    assert (blue - red)[4 * 106 : 4 * 110, 4 * 157 : 4 * 161].max() > 100
+
+
 @pytest.mark.parametrize("frame_size", [(126, 190), (63, 95), (40, 300), (480, 200)])
 def test_heat_on_the_frame_peaks_in_the_cell_of_the_corner(frame_size):
     placement = fit(frame_size, SMALL_SPEC.input_size)
@@ -234,6 +274,27 @@ def test_heat_on_the_frame_peaks_in_the_cell_of_the_corner(frame_size):
         # The middle of the cell, which is 4 pixels of the input wide, is at most half a cell from the corner; half a
         # pixel of the input and half a one of the frame are lost in resizing twice.
         reach = 2.5 * max(old / new for old, new in zip(frame_size, placement.size, strict=True)) + 0.5
+        assert abs(x + 0.5 - corner[0]) <= reach
+        assert abs(y + 0.5 - corner[1]) <= reach
+
+
+@pytest.mark.parametrize(
+    ("frame_size", "scale"), [((126, 190), 1.0), ((63, 95), 1.0), ((63, 94), 1.5), ((700, 90), 1.0)]
+)
+def test_heat_of_a_native_view_peaks_in_the_cell_of_the_corner(frame_size, scale):
+    spec = replace(SMALL_SPEC, largest_size=(303, 303), dynamic=True, geometry="native")
+    (placement,) = place(frame_size, spec, [scale])
+    height, width = frame_size
+    box = np.array([[0.3 * width, 0.4 * height, 0.8 * width, 0.9 * height]])
+    rows, columns = placement.input_size
+    sizes = {"map_size": ((rows + 1) // 4, (columns + 1) // 4), "input_size": (rows, columns)}
+    maps = ideal_maps(encode_boxes(placement.to_input(box), np.array([1]), classes=3, **sizes))
+    for heat, corner in ((maps.tl_heat, box[0, :2]), (maps.br_heat, box[0, 2:])):
+        level = heat_on_frame(heat, placement)
+        assert level.shape == frame_size
+        y, x = np.unravel_index(level.argmax(), level.shape)
+        # As above, and one pixel of the input more, for native resizing cuts sides and loses the last row.
+        reach = 3.5 / placement.scale[0] + 0.5
         assert abs(x + 0.5 - corner[0]) <= reach
         assert abs(y + 0.5 - corner[1]) <= reach
 
@@ -287,6 +348,38 @@ def test_a_summary_of_many_pictures_is_cut_and_the_rest_counted(detect, tmp_path
     assert "19.png" in errors
     assert "20.png" not in errors
     assert "... and 3 more" in errors
+
+
+# What is said of scales.
+
+
+@pytest.mark.parametrize(
+    ("scales", "note"),
+    [
+        ("0.5,1,1.5", "scales 0.5, 1, 1.5 become 0.333, 0.667, 1 of what fills it"),
+        ("2", "scales 2 become 1 of what fills it"),
+        ("1.5,0.75", "scales 1.5, 0.75 become 1, 0.5 of what fills it"),
+    ],
+)
+def test_scales_that_a_fixed_input_cannot_take_are_noted_with_what_becomes_of_them(detect, pictures, scales, note):
+    status, output, errors = detect(pictures / "a.png", "--scales", scales)
+    assert (status, output) == (0, "")
+    assert errors.count(f"the input of this model is fixed: {note}\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--scales", "1"], ["--scales", "0.5,1"], ["--scales", "0.5"], ["--flip"]])
+def test_scales_that_a_fixed_input_can_take_need_no_note(detect, pictures, options):
+    assert "the input of this model is fixed" not in detect(pictures / "a.png", *options)[2]
+
+
+def test_a_model_of_any_size_takes_all_scales_without_a_note(detect, pictures, tmp_path, write_onnx, small_outputs):
+    spec = replace(SMALL_SPEC, largest_size=(303, 303), dynamic=True, geometry="native")
+    image = ("image", ("batch", 3, "height", "width"))
+    model = write_onnx(tmp_path / "any.onnx", small_outputs, {"cornernet": spec_to_text(spec)}, image)
+    status, _, errors = detect(pictures / "a.png", "--scales", "0.5,1,1.5", "--score", "1", model=model)
+    assert (status, errors_in(errors)) == (0, [])
+    assert "1 pictures" in errors
+    assert "the input of this model is fixed" not in errors
 
 
 # What goes wrong.
@@ -398,6 +491,8 @@ def test_a_result_that_cannot_be_written_leaves_the_old_lines_alone(detect, pict
         (["model", "a.png", "--score", "high"], "argument --score: "),
         (["model", "a.png", "--output"], "argument --output: expected one argument"),
         (["model", "a.png", "--colour", "red"], "unrecognized arguments: --colour red"),
+        (["model", "a.png", "--scales"], "argument --scales: expected one argument"),
+        (["model", "a.png", "--flip=yes"], "argument --flip: ignored explicit argument 'yes'"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_was_wrong(capsys, arguments, message):
@@ -408,6 +503,38 @@ def test_wrong_usage_ends_with_2_and_says_what_was_wrong(capsys, arguments, mess
     assert output == ""
     assert errors.startswith("usage: cornernet-detect ")
     assert f"cornernet-detect: error: {message}" in errors
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        "",
+        ",",
+        "1,",
+        "1,,2",
+        "a",
+        "1;2",
+        "0",
+        "0.5,0",
+        "-1",
+        "1,-0.5",
+        "nan",
+        "1,nan",
+        "inf",
+        "1,10.1",
+        "1,1",
+        "1,0.5,1.0",
+    ],
+)
+def test_scales_that_are_no_distinct_positive_numbers_end_with_2(capsys, scales):
+    with pytest.raises(SystemExit) as caught:
+        main(["model", "a.png", f"--scales={scales}"])
+    output, errors = capsys.readouterr()
+    assert (caught.value.code, output) == (2, "")
+    assert errors.endswith(
+        "cornernet-detect: error: argument --scales: expected distinct numbers above 0 and up to 10 "
+        f"such as 0.5,1,1.5, got {scales!r}\n"
+    )
 
 
 # In a process of its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from onnx import TensorProto
 
 from cornernet_runtime import CornerNetError, Detector
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME
-from cornernet_runtime.errors import BackendError, BundleError, ModelError
+from cornernet_runtime.errors import BackendError, BundleError, ModelError, SizeError
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import spec_to_text
 
 METADATA = {"cornernet": spec_to_text(SMALL_SPEC)}
+SEVERAL = replace(SMALL_SPEC, other_sizes=((63, 63),))
+DYNAMIC = replace(SMALL_SPEC, largest_size=(63, 127), dynamic=True, geometry="native")
+FREE_SIDES = ("image", (1, 3, "height", "width"))
+FREE = ("image", ("batch", 3, "height", "width"))
 
 
 def test_the_base_error_catches_all_that_open_raises(tmp_path):
@@ -202,3 +207,81 @@ def test_outputs_in_half_precision_are_refused(tmp_path, write_onnx, small_outpu
     path = write_onnx(tmp_path / "model.onnx", half, METADATA)
     with pytest.raises(ModelError, match="float16"):
         Detector.open(path)
+
+
+# Files of several or any sizes, and views.
+
+
+def open_constant(folder, write_onnx, outputs, spec, image):
+    return Detector.open(write_onnx(folder / "model.onnx", outputs, {"cornernet": spec_to_text(spec)}, image))
+
+
+def test_a_file_of_several_sizes_opens_and_takes_one_picture_a_run(tmp_path, write_onnx, small_outputs):
+    with open_constant(tmp_path, write_onnx, small_outputs, SEVERAL, FREE_SIDES) as detector:
+        assert detector.spec == SEVERAL
+        assert detector.backend.max_batch == 1
+
+
+def test_a_dynamic_file_opens_and_takes_several_pictures_a_run(tmp_path, write_onnx, small_outputs):
+    with open_constant(tmp_path, write_onnx, small_outputs, DYNAMIC, FREE) as detector:
+        assert detector.spec == DYNAMIC
+        assert detector.backend.max_batch > 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "image"),
+    [
+        (SMALL_SPEC, FREE),
+        (SMALL_SPEC, FREE_SIDES),
+        (SEVERAL, ("image", (1, 3, 63, 95))),
+        (SEVERAL, ("image", (1, 3, 63, "width"))),
+        (DYNAMIC, ("image", (1, 3, 63, 95))),
+        (DYNAMIC, ("image", ("batch", 3, "height", 95))),
+    ],
+    ids=str,
+)
+def test_sides_that_are_free_in_the_file_or_in_its_metadata_only_are_refused(
+    tmp_path, write_onnx, small_outputs, spec, image
+):
+    sides = "63, 95" if spec.fixed else "height, width"
+    with pytest.raises(ModelError, match=rf": expected one input image \[batch, 3, {sides}\], got "):
+        open_constant(tmp_path, write_onnx, small_outputs, spec, image)
+
+
+@pytest.mark.parametrize(
+    ("spec", "image", "taken", "refused"),
+    [
+        (SEVERAL, FREE_SIDES, [(63, 95), (63, 63)], [(95, 63), (47, 47), (63, 79)]),
+        (DYNAMIC, FREE, [(63, 95), (15, 15), (63, 127)], [(63, 143), (79, 63), (64, 64), (0, 63)]),
+    ],
+    ids=["several", "dynamic"],
+)
+def test_the_network_runs_at_its_sizes_only(tmp_path, write_onnx, small_outputs, spec, image, taken, refused):
+    with open_constant(tmp_path, write_onnx, small_outputs, spec, image) as detector:
+        for size in taken:
+            maps = detector.backend(np.zeros((1, 3, *size), np.float32))
+            assert len(maps) == 1
+        for size in refused:
+            with pytest.raises(SizeError, match=r"^input "):
+                detector.backend(np.zeros((1, 3, *size), np.float32))
+
+
+@pytest.mark.parametrize("size", [(63, 63), (95, 63)])
+def test_a_fixed_network_refuses_other_sizes_by_name(bundle_path, size):
+    with Detector.open(bundle_path) as detector:
+        with pytest.raises(SizeError) as caught:
+            detector.backend(np.zeros((1, 3, *size), np.float32))
+        assert str(caught.value) == f"input size {size[0]}x{size[1]}: this model was exported for 63x95"
+
+
+def test_open_hands_flip_and_scales_to_the_detector(bundle_path):
+    with Detector.open(bundle_path, flip=True, scales=(0.5, 1.0)) as detector:
+        assert (detector.flip, detector.scales) == (True, (0.5, 1.0))
+    with Detector.open(bundle_path) as detector:
+        assert (detector.flip, detector.scales) == (False, (1.0,))
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, 1.0), (float("nan"),)])
+def test_scales_that_are_no_distinct_positive_numbers_do_not_open(bundle_path, scales):
+    with pytest.raises(SizeError, match=r"^scales: expected distinct positive numbers, got "):
+        Detector.open(bundle_path, scales=scales)
