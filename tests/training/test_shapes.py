@@ -252,9 +252,10 @@ def test_pixels_of_a_shape_reach_each_side_of_its_box_within_a_pixel(objects):
 
 def test_no_pixel_of_a_shape_lies_outside_its_box(objects):
     for item in objects:
-        # A pixel that the box cuts through belongs to it; 1/16 is the grid to which outlines are rounded.
+        # A pixel that the box cuts through belongs to it; OpenCV fills up to half a cell beyond an edge, and a large
+        # shape has four cells a pixel.
         gap = (item.extent(item.changed) - item.box) * [1, 1, -1, -1]
-        assert gap.min() >= -1 - 1 / 16, CLASS_NAMES[item.label]
+        assert gap.min() >= -1 - 1 / 8, CLASS_NAMES[item.label]
 
 
 def test_shapes_are_drawn_where_an_even_odd_rule_puts_them(objects):

@@ -25,7 +25,8 @@ OBJECTS = (1, 12)  # least and most a scene
 LEAST_SIZE = 10.0  # pixels; the size of an object is the root of the area of its whole box
 LARGEST_SIZE = 0.8  # of the short side
 HIDDEN = 0.5  # largest part of an object that others or the border may take from view
-CUT = 0.1  # objects that are put across the border
+CUT = 0.08  # objects that are put across the border
+APART = 0.5  # of the places over an object of the same class, so many are given up for another
 CONTRAST = 60.0  # least distance in BGR between a shape and the ground behind it
 
 Outline = list["NDArray[np.float64]"]  # contours, [P, 2] each, x y
@@ -79,6 +80,13 @@ class _Drawing:
         self._areas = np.array([self._owner.size])
         self._visible = self._areas.copy()
 
+    def overlaps(self, box: NDArray[np.float64], label: int) -> bool:
+        """Say whether a box shares any area with that of an object of this class."""
+        return any(
+            other == label and (np.minimum(box[2:], there[2:]) > np.maximum(box[:2], there[:2])).all()
+            for there, other in zip(self.boxes, self.labels, strict=True)
+        )
+
     def accept(self, window: Window, mask: NDArray[np.bool_], area: float) -> bool:
         """Put an object on top unless too much of it or of one below would not be seen; say whether it was put.
 
@@ -110,20 +118,21 @@ def _sizes(rng: Generator, count: int, short: int) -> NDArray[np.float64]:
 
 
 def _add_object(rng: Generator, drawing: _Drawing, size: float) -> None:
-    """Put one object of a size somewhere, across the border or within the picture."""
+    """Put one object of a size somewhere, across the border or within the picture, unless there is no room for it."""
     height, width = drawing.canvas.shape[:2]
-    cut = rng.random() < CUT
+    place = _across_border if rng.random() < CUT else _within
     for _ in range(_ATTEMPTS):
         label = int(rng.integers(len(CLASS_NAMES)))
-        outline = _scaled(_outline(rng, CLASS_NAMES[label]), size)
-        place = _across_border if cut else _within
-        outline = place(rng, outline, height, width)
+        outline = place(rng, _scaled(_outline(rng, CLASS_NAMES[label]), size), height, width)
         if not outline:
+            continue
+        box = _extent(outline, height, width)
+        if rng.random() < APART and drawing.overlaps(box, label):
             continue
         window, coverage = _rasterise(outline, height, width)
         if drawing.accept(window, coverage > 127, _area(outline)):
             _paint(rng, drawing.canvas[window], coverage)
-            drawing.boxes.append(_extent(outline, height, width))
+            drawing.boxes.append(box)
             drawing.labels.append(label)
             return
 
