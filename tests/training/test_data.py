@@ -308,6 +308,7 @@ def test_crowds_are_skipped(folder):
 
 def test_a_picture_without_annotations_has_no_objects(folder):
     write(folder, [])
+    assert CocoPictures(folder).warnings == [f"{folder / 'annotations.json'}: there is no object on any picture"]
     scene = CocoPictures(folder)[0]
     assert (scene.boxes.shape, scene.boxes.dtype) == ((0, 4), np.float32)
     assert (scene.labels.shape, scene.labels.dtype) == ((0,), np.int64)

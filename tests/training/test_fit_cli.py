@@ -175,6 +175,27 @@ def test_a_missing_data_folder_is_one_line_and_status_1(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda data: (data / "annotations.json").unlink(), "annotations.json: no such file"),
+        (lambda data: (data / "images" / "1.png").unlink(), "1 pictures are missing, such as "),
+        (
+            lambda data: (data / "annotations.json").write_text(
+                (data / "annotations.json").read_text().replace('"tall"', '"high"')
+            ),
+            "no category is named tall; it has ['wide', 'high']",
+        ),
+    ],
+)
+def test_a_validation_set_is_checked_before_training(tmp_path, capsys, spoil, said):
+    data, validation = coco_folder(tmp_path / "data"), coco_folder(tmp_path / "validation")
+    spoil(validation)
+    assert command(data, tmp_path / "out", "--validation", validation) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # Usage.
 
 

@@ -17,7 +17,7 @@ from cornernet_export.torch_backend import open_checkpoint
 from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
 from cornernet_runtime.spec import ModelSpec
 from cornernet_train import log, loop
-from cornernet_train.data import Examples, collate
+from cornernet_train.data import Examples, batches, collate
 from cornernet_train.loop import FitRequest, fit
 
 STEPS = TINY.steps
@@ -180,7 +180,12 @@ def test_another_seed_gives_other_weights(tmp_path):
 def test_there_are_as_many_batches_as_steps_however_few_pictures():
     recipe = replace(TINY, steps=3, batch=4)
     spec = ModelSpec("x", Rectangles.class_names, 4, 32, (63, 63), (63, 63))
-    assert [len(batch.images) for batch in loop.batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
+    assert [len(batch.images) for batch in batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_number_of_workers_does_not_matter(runs, tmp_path, workers):
+    assert same(weights(runs[0] / "last.safetensors"), weights(trained(tmp_path, workers=workers)))
 
 
 # Pictures that cannot be read.
@@ -233,6 +238,13 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_no_checkpoint(tmp_p
     with pytest.raises(CornerNetError, match=r"step \d: .* is no longer finite, on rectangle \d, rectangle \d;"):
         trained(tmp_path, replace(TINY, steps=9, learning_rate=1e30))
     assert sorted(path.name for path in tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_before_any_work(tmp_path):
+    with pytest.raises(CornerNetError, match="PyTorch finds no GPU here"):
+        trained(tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_a_file_is_an_error_before_any_work(tmp_path):

@@ -61,6 +61,8 @@ def _fit(arguments: argparse.Namespace) -> int:
         validation=validation,
         resume=arguments.resume,
         strict=arguments.strict,
+        workers=arguments.workers,
+        device=arguments.device,
     )
     print(fit(request, pictures))  # noqa: T201 - the command's result
     return 0
@@ -93,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--strict", action="store_true", help="end when a picture cannot be read, instead of leaving it out"
     )
+    fit.add_argument("--workers", type=_seed, default=1, metavar="N", help="processes that make batches (default 1)")
+    fit.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default cpu)")
     fit.add_argument("--steps", type=_count, metavar="N", help="optimiser steps, instead of the recipe's")
     fit.add_argument("--batch", type=_count, metavar="N", help="pictures a step, instead of the recipe's")
     fit.add_argument("--learning-rate", type=float, metavar="RATE", help="peak, instead of the recipe's")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from cornernet_export.targets import Targets, encode_boxes
 from cornernet_runtime.errors import FrameError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.spec import ModelSpec
     from cornernet_train.pictures import Pictures
+    from cornernet_train.recipe import Recipe
     from cornernet_train.shapes import Scene
 
 
@@ -115,6 +117,26 @@ class Examples(Dataset["Example | Unreadable"]):
             input_size=spec.input_size,
         )
         return Example(image, targets, name)
+
+
+def batches(
+    recipe: Recipe, pictures: Pictures, spec: ModelSpec, done: int = 0, workers: int = 1
+) -> DataLoader[Batch | Unreadable]:
+    """Return the batches of the steps that are left after ``done``, made by ``workers`` other processes."""
+    # With one thread OpenCV ends the pool that it may have begun. A worker, being a fork, would wait for it forever,
+    # and more threads would only take the cores that training computes on.
+    cv2.setNumThreads(1)
+    examples = Examples(pictures, spec, recipe.seed, recipe.augmentation)
+    # A loader is typed by what its data set holds; what it yields is what ``collate`` makes of it.
+    return DataLoader(
+        cast("Any", examples),
+        recipe.batch,
+        sampler=range(done * recipe.batch, recipe.steps * recipe.batch),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=cast("Any", collate),
+        generator=torch.Generator().manual_seed(recipe.seed),  # else it draws from the global one
+    )
 
 
 def collate(items: Sequence[Example | Unreadable]) -> Batch | Unreadable:

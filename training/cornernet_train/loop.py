@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Literal
 
-import cv2
 import torch
-from torch.utils.data import DataLoader
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset
@@ -17,18 +15,20 @@ from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
 from cornernet_runtime.files import make_folder, sha256
 from cornernet_runtime.records import to_json
 from cornernet_runtime.spec import ModelSpec
-from cornernet_train.data import Batch, Examples, Unreadable, collate
+from cornernet_train.data import Batch, Unreadable, batches
 from cornernet_train.ema import WeightAverage
 from cornernet_train.finetune import adapt
 from cornernet_train.log import Reporter, TrainingLog, detached, plot_log
-from cornernet_train.losses import Losses, corner_losses
+from cornernet_train.losses import Losses, TargetBatch, corner_losses
 from cornernet_train.recipe import Recipe, learning_rate
 from cornernet_train.state import TrainingState, check_identity, load_state, save_state
-from cornernet_train.validate import validation_ap
+from cornernet_train.validate import check_validation, validation_ap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from torch.utils.data import DataLoader
 
     from cornernet_train.pictures import Pictures
 
@@ -46,6 +46,8 @@ class FitRequest:
         validation: Folder in COCO format on which AP is measured; without it the last weights are the best.
         resume: Go on with what ``output`` holds.
         strict: A picture that cannot be read ends training instead of being left out.
+        workers: Processes that make batches; the result does not depend on it.
+        device: Where the network is trained.
     """
 
     recipe: Recipe
@@ -54,6 +56,8 @@ class FitRequest:
     validation: Path | None = None
     resume: bool = False
     strict: bool = False
+    workers: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 def fit(request: FitRequest, pictures: Pictures) -> Path:
@@ -65,12 +69,16 @@ def fit(request: FitRequest, pictures: Pictures) -> Path:
     Raises:
         OutputError: ``output`` cannot be written, or holds a training and ``resume`` is not set.
         CheckpointError: A checkpoint or state cannot be read.
-        FrameError: A picture cannot be read, if ``strict``.
-        CornerNetError: ``resume`` with another configuration, or the loss or a gradient is no longer finite.
+        FrameError: The validation set is none, or a picture cannot be read and ``strict`` is set.
+        CornerNetError: ``resume`` with another configuration, no GPU, or the loss or a gradient is no longer finite.
     """
     # Gradients of a nearly trained network are full of denormal numbers, on which a CPU is over ten times slower. The
     # setting is per thread and inherited, so it comes before PyTorch starts its threads.
     torch.set_flush_denormal(True)
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise CornerNetError("PyTorch finds no GPU here (torch.cuda.is_available()); leave --device away")
+    if request.validation is not None:
+        check_validation(request.validation, pictures.class_names)
     _prepare_folder(request)
     trainer = Trainer(request, pictures)
     with Reporter(request.recipe.steps, trainer.step) as reporter:
@@ -91,6 +99,7 @@ class Trainer:
         self._request, self._pictures = request, pictures
         torch.manual_seed(recipe.seed)
         model, self._spec, self._news = _begin(request, pictures)
+        model = model.to(request.device)
         self._model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # in stubs for tensors only
         self._average = WeightAverage(self._model, recipe.ema_decay)
         self._optimizer = torch.optim.AdamW(
@@ -112,7 +121,8 @@ class Trainer:
         recipe = self._request.recipe
         for line in [*getattr(self._pictures, "warnings", []), *self._news]:
             reporter.say(f"note: {line}")
-        for batch in self._timed(batches(recipe, self._pictures, self._spec, self.step), reporter):
+        loader = batches(recipe, self._pictures, self._spec, self.step, self._request.workers)
+        for batch in self._timed(loader, reporter):
             self._note_unreadable(batch, reporter)
             rate = learning_rate(recipe, self.step)
             losses = self._train_on(batch, rate)
@@ -219,32 +229,17 @@ def gradients(model: CornerNet, batch: Batch, recipe: Recipe) -> tuple[Losses, f
         The losses, and the norm of the gradients before they were scaled down to the recipe's; NaN or infinite where
         either is.
     """
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        stacks = model.all_stacks(batch.images.contiguous(memory_format=torch.channels_last))
-    losses = corner_losses(stacks, batch.targets, recipe.losses)
+    device = next(model.parameters()).device
+    images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+    targets = TargetBatch(*(part.to(device) for part in batch.targets))
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        stacks = model.all_stacks(images)
+    losses = corner_losses(stacks, targets, recipe.losses)
     model.zero_grad()
     losses.total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
     losses = detached(losses)
     return losses, float(norm) if math.isfinite(losses.total) else math.nan
-
-
-def batches(recipe: Recipe, pictures: Pictures, spec: ModelSpec, done: int = 0) -> DataLoader[Batch | Unreadable]:
-    """Return the batches of the steps that are left after ``done``, made in another process."""
-    # With one thread OpenCV ends the pool that it may have begun. A worker, being a fork, would wait for it forever,
-    # and more threads would only take the cores that training computes on.
-    cv2.setNumThreads(1)
-    examples = Examples(pictures, spec, recipe.seed, recipe.augmentation)
-    # A loader is typed by what its data set holds; what it yields is what ``collate`` makes of it.
-    return DataLoader(
-        cast("Any", examples),
-        recipe.batch,
-        sampler=range(done * recipe.batch, recipe.steps * recipe.batch),
-        num_workers=1,
-        prefetch_factor=4,
-        collate_fn=cast("Any", collate),
-        generator=torch.Generator().manual_seed(recipe.seed),  # else it draws from the global one
-    )
 
 
 def _begin(request: FitRequest, pictures: Pictures) -> tuple[CornerNet, ModelSpec, list[str]]:

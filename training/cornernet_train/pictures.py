@@ -69,6 +69,7 @@ class CocoPictures:
 
     Attributes:
         class_names: Names of the categories, by their ids.
+        absent: Paths of the pictures that are missing.
         warnings: One line for each kind of defect.
 
     Raises:
@@ -91,16 +92,18 @@ class CocoPictures:
             raise FrameError(f"{path}: lists no picture")
         if not self.class_names or not all(self.class_names) or len(set(self.class_names)) != len(categories):
             raise FrameError(f"{path}: expected categories with distinct names, got {list(self.class_names)}")
-        absent = [str(name) for name in names.values() if not name.is_file()]
-        if len(absent) == len(names):
-            raise FrameError(f"{path}: none of its {len(names)} pictures is there, such as {absent[0]}")
+        self.absent = [str(name) for name in names.values() if not name.is_file()]
+        if len(self.absent) == len(names):
+            raise FrameError(f"{path}: none of its {len(names)} pictures is there, such as {self.absent[0]}")
         self._paths = [name for name in names.values() if name.is_file()]
         self._objects = [objects[key] for key, name in names.items() if name.is_file()]
         self.warnings = [
             f"{path}: {len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
-            for what, found in (("boxes left out, without area or outside", dropped), ("pictures missing", absent))
+            for what, found in (("boxes left out, without area or outside", dropped), ("pictures missing", self.absent))
             if found
         ]
+        if not any(self._objects):
+            self.warnings.append(f"{path}: there is no object on any picture")
 
     def __len__(self) -> int:
         return len(self._paths)
