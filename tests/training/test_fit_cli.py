@@ -199,11 +199,11 @@ def test_a_validation_set_is_checked_before_training(tmp_path, capsys, spoil, sa
 # Usage.
 
 
-def test_a_rate_of_zero_is_an_error_of_one_line(tmp_path, capsys):
-    assert command("shapes", tmp_path / "out", "--learning-rate", 0) == 1
-    assert capsys.readouterr().err == (
-        "error: recipe: expected learning_rate and gradient_norm > 0, weight_decay >= 0\n"
-    )
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf"])
+def test_a_rate_that_is_none_is_an_error_of_one_line(tmp_path, capsys, rate):
+    assert command("shapes", tmp_path / "out", "--learning-rate", rate) == 1
+    said = "recipe: expected finite learning_rate > 0, gradient_norm > 0 and weight_decay >= 0"
+    assert capsys.readouterr().err == f"error: {said}\n"
     assert not (tmp_path / "out").exists()
 
 

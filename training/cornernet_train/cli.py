@@ -13,6 +13,8 @@ from cornernet_runtime.errors import CornerNetError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cornernet_train.recipe import Recipe
+
 VALIDATION_SCENES = 100
 VALIDATION_SEED = 1_000_003  # no recipe's seed, nor one that people measure on
 OVERRIDES = ("steps", "batch", "learning_rate", "schedule", "seed")  # fields of the recipe that have a flag
@@ -32,26 +34,17 @@ def _shapes(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.files import make_folder  # noqa: PLC0415 - keeps --help quick
     from cornernet_train.loop import FitRequest, fit  # noqa: PLC0415 - imports torch
     from cornernet_train.pictures import CocoPictures, Pictures, ShapeScenes  # noqa: PLC0415
-    from cornernet_train.recipe import RECIPES, Augmentation  # noqa: PLC0415
-    from cornernet_train.shapes_dataset import write_shapes  # noqa: PLC0415
+    from cornernet_train.recipe import Augmentation  # noqa: PLC0415
 
-    given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
-    try:
-        recipe = replace(RECIPES[arguments.config], **given)
-    except ValueError as error:
-        raise CornerNetError(str(error)) from error
+    recipe = _recipe(arguments)
     pictures: Pictures
     validation = arguments.validation
     if arguments.data == "shapes":
-        recipe = replace(recipe, augmentation=Augmentation())  # scenes are endless
+        recipe = replace(recipe, augmentation=Augmentation())  # scenes are endless, so none is varied
         pictures = ShapeScenes(recipe.seed, recipe.steps * recipe.batch)
-        if validation is None:
-            validation = make_folder(arguments.output) / "validation"
-            if not (validation / "annotations.json").exists():
-                write_shapes(validation, VALIDATION_SCENES, VALIDATION_SEED)
+        validation = validation or _validation_scenes(arguments.output)
     else:
         pictures = CocoPictures(Path(arguments.data))
     request = FitRequest(
@@ -66,6 +59,28 @@ def _fit(arguments: argparse.Namespace) -> int:
     )
     print(fit(request, pictures))  # noqa: T201 - the command's result
     return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """Return the named recipe with the fields that flags give."""
+    from cornernet_train.recipe import RECIPES  # noqa: PLC0415 - keeps --help quick
+
+    given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
+    try:
+        return replace(RECIPES[arguments.config], **given)
+    except ValueError as error:
+        raise CornerNetError(str(error)) from error
+
+
+def _validation_scenes(output: Path) -> Path:
+    """Draw the scenes on which training on shapes is validated, unless an earlier run did."""
+    from cornernet_runtime.files import make_folder  # noqa: PLC0415 - keeps --help quick
+    from cornernet_train.shapes_dataset import write_shapes  # noqa: PLC0415
+
+    folder = make_folder(output) / "validation"
+    if not (folder / "annotations.json").exists():
+        write_shapes(folder, VALIDATION_SCENES, VALIDATION_SEED)
+    return folder
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -119,7 +119,7 @@ class Trainer:
     def run(self, reporter: Reporter) -> None:
         """Do the steps that are left."""
         recipe = self._request.recipe
-        for line in [*getattr(self._pictures, "warnings", []), *self._news]:
+        for line in [*self._pictures.warnings, *self._news]:
             reporter.say(f"note: {line}")
         loader = batches(recipe, self._pictures, self._spec, self.step, self._request.workers)
         for batch in self._timed(loader, reporter):

@@ -13,6 +13,7 @@ from cornernet_runtime.pictures import read_picture
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pycocotools.coco import COCO
@@ -21,9 +22,10 @@ SHOWN = 3  # names in a message
 
 
 class Pictures(Protocol):
-    """Labelled pictures by index, and the names of their classes."""
+    """Labelled pictures by index, the names of their classes, and what people should know about them."""
 
     class_names: tuple[str, ...]
+    warnings: Sequence[str]
 
     def __len__(self) -> int: ...
 
@@ -43,6 +45,7 @@ class ShapeScenes:
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
+    warnings: Sequence[str] = ()
 
     def __init__(self, seed: int, count: int) -> None:
         self._seed, self._count = seed, count
@@ -97,13 +100,14 @@ class CocoPictures:
             raise FrameError(f"{path}: none of its {len(names)} pictures is there, such as {self.absent[0]}")
         self._paths = [name for name in names.values() if name.is_file()]
         self._objects = [objects[key] for key, name in names.items() if name.is_file()]
-        self.warnings = [
+        notes = [
             f"{path}: {len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
             for what, found in (("boxes left out, without area or outside", dropped), ("pictures missing", self.absent))
             if found
         ]
         if not any(self._objects):
-            self.warnings.append(f"{path}: there is no object on any picture")
+            notes.append(f"{path}: there is no object on any picture")
+        self.warnings = notes
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -103,8 +103,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.validate_every, self.save_every) < 1:
             raise RecordError("recipe: expected steps, batch, validate_every and save_every of at least 1")
-        if self.learning_rate <= 0 or self.gradient_norm <= 0 or self.weight_decay < 0:
-            raise RecordError("recipe: expected learning_rate and gradient_norm > 0, weight_decay >= 0")
+        if not 0 < self.learning_rate < math.inf or self.gradient_norm <= 0 or self.weight_decay < 0:
+            raise RecordError("recipe: expected finite learning_rate > 0, gradient_norm > 0 and weight_decay >= 0")
         if not 0 <= self.ema_decay < 1 or self.seed < 0:
             raise RecordError("recipe: expected ema_decay of 0 to below 1 and seed >= 0")
 
