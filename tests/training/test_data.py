@@ -15,8 +15,10 @@ from cornernet_export.model import CornerTensors
 from cornernet_runtime.errors import CornerNetError, FrameError
 from cornernet_runtime.geometry import fit
 from cornernet_runtime.preprocess import Preprocessor
-from cornernet_train.data import CocoPictures, Examples, ShapeScenes, collate
+from cornernet_train.data import Examples, Unreadable, collate
 from cornernet_train.losses import corner_losses
+from cornernet_train.pictures import CocoPictures, ShapeScenes
+from cornernet_train.recipe import Augmentation
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 from cornernet_train.shapes_dataset import write_shapes
 
@@ -36,7 +38,12 @@ class Planted:
         return len(self.scenes)
 
     def __getitem__(self, index):
+        if self.scenes[index] is None:
+            raise FrameError(f"picture {index} cannot be decoded")
         return self.scenes[index]
+
+    def name(self, index):
+        return f"picture {index}"
 
 
 def scene_of(size, boxes, labels, seed=0):
@@ -67,14 +74,14 @@ def test_the_image_is_what_the_runtime_feeds_the_network(size):
 
 
 def test_examples_do_not_share_their_images():
-    examples = Examples(Planted(scene_of((63, 95), [], [], 1), scene_of((50, 50), [], [], 2)), SMALL_SPEC)
-    first = examples[0].image
+    examples = Examples(Planted(), SMALL_SPEC)
+    wide, narrow = scene_of((63, 95), [], [], 1), scene_of((50, 50), [], [], 2)
+    first = examples.example(wide).image
     before = first.copy()
-    assert len(examples) == 2
-    assert np.any(examples[1].image != before)
+    assert np.any(examples.example(narrow).image != before)
     np.testing.assert_array_equal(first, before)
     # Nor does the border of the second, narrower picture stay in the first when that is made again.
-    np.testing.assert_array_equal(examples[0].image, before)
+    np.testing.assert_array_equal(examples.example(wide).image, before)
 
 
 def test_targets_of_a_picture_of_the_input_size_by_hand():
@@ -148,7 +155,7 @@ def test_collate_pads_objects_to_the_most_of_a_picture():
         scene_of((63, 95), [[5, 5, 30, 30], [40, 9, 90, 50], [60, 30, 80, 60]], [0, 1, 2], 3),
     ]
     examples = [example_of(scene) for scene in scenes]
-    images, targets = collate(examples)
+    images, targets, *_ = collate(examples)
     assert images.shape == (3, 3, HEIGHT, WIDTH)
     assert images.dtype == torch.float32
     assert targets.present.tolist() == [[True, False, False], [False] * 3, [True] * 3]
@@ -157,7 +164,7 @@ def test_collate_pads_objects_to_the_most_of_a_picture():
         np.testing.assert_array_equal(images[index], example.image)
         np.testing.assert_array_equal(targets.tl_heat[index], example.targets.tl_heat)
         np.testing.assert_array_equal(targets.br_heat[index], example.targets.br_heat)
-        for name in ("tl_cells", "br_cells", "tl_offsets", "br_offsets"):
+        for name in ("tl_cells", "br_cells", "tl_offsets", "br_offsets", "labels"):
             padded = getattr(targets, name)[index].numpy()
             assert len(padded) == 3
             np.testing.assert_array_equal(padded[:count], getattr(example.targets, name))
@@ -165,12 +172,61 @@ def test_collate_pads_objects_to_the_most_of_a_picture():
 
 
 def test_a_batch_without_any_object_has_one_empty_slot_and_finite_losses():
-    images, targets = collate([example_of(scene_of((63, 95), [], [])) for _ in range(2)])
+    images, targets, *_ = collate([example_of(scene_of((63, 95), [], [])) for _ in range(2)])
     assert targets.present.tolist() == [[False], [False]]
     assert targets.tl_offsets.shape == (2, 1, 2)
     maps = [torch.zeros(2, channels, ROWS, COLUMNS) for channels in (3, 3, 1, 1, 2, 2)]
     assert torch.isfinite(corner_losses([CornerTensors(*maps)], targets).total)
     assert len(images) == 2
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_of_its_batch_and_named():
+    examples = Examples(Planted(scene_of((63, 95), [], [], 1), None, scene_of((63, 95), [], [], 2)), SMALL_SPEC)
+    items = [examples[position] for position in range(3)]
+    (missing,) = (item for item in items if isinstance(item, Unreadable))
+    assert missing.reason == "picture 1 cannot be decoded"
+    batch = collate(items)
+    assert len(batch.images) == len(batch.targets.present) == 2
+    assert sorted(batch.names) == ["picture 0", "picture 2"]
+    assert batch.unreadable == ("picture 1 cannot be decoded",)
+
+
+def test_pictures_that_cannot_be_read_make_no_batch_but_a_reason():
+    batch = collate([Examples(Planted(None), SMALL_SPEC)[0]])
+    assert batch.reason == "no picture of a whole batch could be read; the first: picture 0 cannot be decoded"
+
+
+# The order, and what it does not depend on.
+
+
+def test_every_picture_comes_once_before_any_comes_again():
+    examples = Examples(Planted(*[None] * 7), SMALL_SPEC, seed=3)
+    rounds = [[examples.index(7 * number + place) for place in range(7)] for number in range(4)]
+    assert [sorted(order) for order in rounds] == [list(range(7))] * 4
+    assert len({tuple(order) for order in rounds}) > 1
+
+
+def test_the_order_is_that_of_the_seed_from_wherever_one_begins():
+    def orders(seed, positions):
+        examples = Examples(Planted(*[None] * 5), SMALL_SPEC, seed=seed)
+        return {position: examples.index(position) for position in positions}
+
+    forwards = orders(1, range(20))
+    assert orders(1, reversed(range(20))) == forwards
+    assert orders(2, range(20)) != forwards
+
+
+def test_an_example_is_a_function_of_its_position():
+    scenes = [scene_of((60, 80), [[10, 10, 50, 40]], [1], seed) for seed in range(3)]
+    varied = Augmentation(scales=(0.6, 1.4), flip=0.5, jitter=0.4, lighting=0.1)
+    first, second = (Examples(Planted(*scenes), SMALL_SPEC, 4, varied) for _ in range(2))
+    late = second[5].image.copy()
+    for position in range(6):
+        found = first[position].image
+    np.testing.assert_array_equal(found, late)
+    # The same picture comes again in another round, varied otherwise.
+    again = next(position for position in range(6, 9) if first.index(position) == first.index(5))
+    assert np.any(first[again].image != late)
 
 
 # Shapes, fresh and from disk.
@@ -207,6 +263,13 @@ def annotation(image_id, category_id, bbox, **more):
     return {"image_id": image_id, "category_id": category_id, "bbox": bbox, **more}
 
 
+def numbered(annotations):
+    """Give annotations the ids that pycocotools needs, unless they have one or are not even objects."""
+    return [
+        {"id": number, **item} if isinstance(item, dict) else item for number, item in enumerate(annotations, start=1)
+    ]
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder with two pictures, of uniform level 10 and 20."""
@@ -219,7 +282,7 @@ def folder(tmp_path):
 def write(folder, annotations, categories=CATEGORIES, images=None):
     if images is None:
         images = [{"id": 500, "file_name": "first.png"}, {"id": 3, "file_name": "second.png"}]
-    content = {"images": images, "categories": categories, "annotations": annotations}
+    content = {"images": images, "categories": categories, "annotations": numbered(annotations)}
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
@@ -246,6 +309,7 @@ def test_crowds_are_skipped(folder):
 
 def test_a_picture_without_annotations_has_no_objects(folder):
     write(folder, [])
+    assert CocoPictures(folder).warnings == [f"{folder / 'annotations.json'}: there is no object on any picture"]
     scene = CocoPictures(folder)[0]
     assert (scene.boxes.shape, scene.boxes.dtype) == ((0, 4), np.float32)
     assert (scene.labels.shape, scene.labels.dtype) == ((0,), np.int64)
@@ -299,10 +363,60 @@ def test_categories_that_cannot_name_classes_are_an_error(folder, names):
         CocoPictures(folder)
 
 
-def test_a_box_without_four_numbers_is_an_error(folder):
-    write(folder, [annotation(500, 2, [1, 2, 3])])
-    with pytest.raises(CornerNetError):
-        _ = CocoPictures(folder)[0]
+@pytest.mark.parametrize("bbox", [[1, 2, 3], [1, 2, 3, "four"], 7, None])
+def test_a_box_without_four_numbers_is_an_error_that_names_it(folder, bbox):
+    write(folder, [annotation(500, 2, bbox, id=77)])
+    with pytest.raises(FrameError, match="annotation 77: expected a bbox of four numbers, got "):
+        CocoPictures(folder)
+
+
+def test_unknown_pictures_and_categories_are_named(folder):
+    for row, said in (
+        (annotation(4, 2, [1, 2, 3, 4], id=9), "annotation 9 is of picture 4, which is not listed"),
+        (annotation(3, 1, [1, 2, 3, 4], id=9), "annotation 9 is of category 1, which is not listed"),
+    ):
+        write(folder, [row])
+        with pytest.raises(FrameError, match=said):
+            CocoPictures(folder)
+
+
+SIZED = [
+    {"id": 500, "file_name": "first.png", "width": 60, "height": 40},
+    {"id": 3, "file_name": "second.png", "width": 60, "height": 40},
+]
+USELESS = [[5, 5, 0, 9], [5, 5, 9, 0], [5, 5, -3, 9], [60, 5, 9, 9], [5, 40, 9, 9], [-9, 5, 9, 9], [5, 5, math.nan, 9]]
+
+
+def test_boxes_without_area_or_outside_are_left_out_counted_and_named(folder):
+    rows = [annotation(3, 2, bbox) for bbox in USELESS] + [annotation(3, 7, [50, 30, 90, 90])]
+    write(folder, rows, images=SIZED)
+    pictures = CocoPictures(folder)
+    assert pictures[1].boxes.tolist() == [[50, 30, 140, 120]]
+    said = "7 boxes left out, without area or outside: annotation 1, annotation 2, annotation 3, ..."
+    assert pictures.warnings == [f"{folder / 'annotations.json'}: {said}"]
+
+
+def test_pictures_that_are_not_there_are_left_out_counted_and_named(folder):
+    (folder / "images" / "first.png").unlink()
+    write(folder, [annotation(500, 7, [1, 1, 9, 9]), annotation(3, 2, [5, 6, 7, 8])], images=SIZED)
+    pictures = CocoPictures(folder)
+    assert len(pictures) == 1
+    assert pictures[0].labels.tolist() == [0]
+    assert pictures.name(0) == str(folder / "images" / "second.png")
+    assert pictures.warnings == [f"{folder / 'annotations.json'}: 1 pictures missing: {folder}/images/first.png"]
+
+
+def test_a_set_of_which_no_picture_is_there_is_an_error(folder):
+    for name in ("first.png", "second.png"):
+        (folder / "images" / name).unlink()
+    write(folder, [])
+    with pytest.raises(FrameError, match=r"none of its 2 pictures is there, such as .*first\.png"):
+        CocoPictures(folder)
+
+
+def test_a_sound_set_gives_no_warning(folder):
+    write(folder, [annotation(3, 2, [5, 6, 7, 8])], images=SIZED)
+    assert CocoPictures(folder).warnings == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
@@ -316,17 +430,11 @@ def test_a_picture_that_cannot_be_decoded_is_an_error_that_names_it(folder, cont
     assert str(caught.value) == f"{folder / 'images' / 'second.png'}: cannot be decoded as a picture"
 
 
-def test_a_missing_picture_is_an_error_that_names_it(folder):
-    (folder / "images" / "second.png").unlink()
+def test_a_picture_that_vanishes_is_an_error_that_names_it_and_nothing_of_opencv(folder, capfd):
     write(folder, [])
+    pictures = CocoPictures(folder)
+    (folder / "images" / "second.png").unlink()
     with pytest.raises(FrameError) as caught:
-        _ = CocoPictures(folder)[1]
+        _ = pictures[1]
     assert str(caught.value).startswith(f"{folder / 'images' / 'second.png'}: cannot be ")
-
-
-def test_a_missing_picture_adds_no_line_of_opencv_to_standard_error(folder, capfd):
-    (folder / "images" / "second.png").unlink()
-    write(folder, [])
-    with pytest.raises(FrameError):
-        _ = CocoPictures(folder)[1]
     assert capfd.readouterr().err == ""

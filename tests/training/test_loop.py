@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_training import TINY, Rectangles
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import CornerNet, preset
 from cornernet_export.torch_backend import open_checkpoint
-from cornernet_runtime.errors import CornerNetError, OutputError
+from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
 from cornernet_runtime.spec import ModelSpec
-from cornernet_train import loop
-from cornernet_train.cli import main
-from cornernet_train.data import Examples, ShapeScenes, collate
-from cornernet_train.loop import RECIPES, Recipe, fit
-from cornernet_train.shapes import CLASS_NAMES, Scene
+from cornernet_train import log, loop
+from cornernet_train.data import Examples, batches, collate
+from cornernet_train.loop import FitRequest, fit
 
-STEPS = 15
-TINY = Recipe(
-    arch="cornernet-tiny",
-    input_size=(63, 63),
-    steps=STEPS,
-    batch=2,
-    learning_rate=2.5e-3,
-    weight_decay=0.01,
-    gradient_norm=5.0,
-    bfloat16=False,
-    seed=1,
-)
+STEPS = TINY.steps
 SHORT = replace(TINY, steps=1)
-
-
-class Rectangles:
-    """Pictures of the input's size with one bright rectangle each; fast to make, and easy to learn."""
-
-    class_names = ("wide", "tall")
-
-    def __init__(self, count=2):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        # Four pixels are a cell.
-        box = [8 + 4 * index, 20, 56, 40] if index % 2 == 0 else [20, 6 + 4 * index, 44, 58]
-        image = np.full((63, 63, 3), 40, np.uint8)
-        image[box[1] : box[3], box[0] : box[2]] = 220
-        return Scene(image, np.array([box], np.float32), np.array([index % 2], np.int64))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,10 +40,14 @@ def runs(tmp_path_factory):
     folders = []
     with pytest.MonkeyPatch.context() as patch:
         for every in (1, 5):
-            patch.setattr(loop, "LOG_EVERY", every)
+            patch.setattr(log, "LOG_EVERY", every)
             folders.append(tmp_path_factory.mktemp("fit"))
-            fit(TINY, Rectangles(), folders[-1])
+            trained(folders[-1])
     return folders
+
+
+def trained(folder, recipe=TINY, pictures=None, **request):
+    return fit(FitRequest(recipe, folder, **request), pictures or Rectangles())
 
 
 def weights(path):
@@ -85,7 +56,7 @@ def weights(path):
 
 def rows(folder):
     with (folder / "log.csv").open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def same(first, second):
@@ -95,37 +66,37 @@ def same(first, second):
 # What is written.
 
 
-def test_the_checkpoint_is_named_after_the_network_and_nothing_else_is_left_but_the_log(runs):
-    assert sorted(path.name for path in runs[0].iterdir()) == ["cornernet-tiny.safetensors", "log.csv"]
+def test_the_folder_holds_checkpoint_state_log_and_plot(runs):
+    assert sorted(path.name for path in runs[0].iterdir()) == ["last.safetensors", "log.csv", "log.png", "state.pt"]
 
 
 def test_fit_returns_the_path_of_the_checkpoint(tmp_path):
-    assert fit(SHORT, Rectangles(), tmp_path / "new" / "deep") == tmp_path / "new/deep/cornernet-tiny.safetensors"
+    assert trained(tmp_path / "new" / "deep", SHORT) == tmp_path / "new/deep/last.safetensors"
 
 
 def test_the_checkpoint_says_how_the_network_was_trained(runs):
-    spec = load_checkpoint(runs[0] / "cornernet-tiny.safetensors").spec
+    spec = load_checkpoint(runs[0] / "last.safetensors").spec
     assert spec.class_names == ("wide", "tall")
     assert (spec.stride, spec.modulus) == (4, 32)
     assert spec.input_size == spec.largest_size == (63, 63)
 
 
 def test_the_checkpoint_detects_in_frames_of_any_size(runs):
-    with open_checkpoint(runs[0] / "cornernet-tiny.safetensors") as detector:
+    with open_checkpoint(runs[0] / "last.safetensors") as detector:
         detections = detector(np.full((90, 50, 3), 128, np.uint8))
     assert np.isfinite(detections.boxes).all()
     assert detections.class_names == ("wide", "tall")
 
 
 def test_every_weight_has_moved_from_where_it_began(runs, tmp_path):
-    begun = weights(fit(replace(SHORT, learning_rate=1e-30), Rectangles(), tmp_path))
-    ended = weights(runs[0] / "cornernet-tiny.safetensors")
+    begun = weights(trained(tmp_path, replace(SHORT, learning_rate=1e-30)))
+    ended = weights(runs[0] / "last.safetensors")
     assert [name for name in begun if "num_batches" not in name and torch.equal(begun[name], ended[name])] == []
 
 
 def test_the_log_has_a_row_of_means_for_each_so_many_steps(runs):
     each, fives = rows(runs[0]), rows(runs[1])
-    columns = ["step", "detection", "pull", "push", "offset", "learning_rate", "elapsed_s"]
+    columns = ["step", "detection", "pull", "push", "offset", "learning_rate", "elapsed_s", "ap"]
     assert list(each[0]) == list(fives[0]) == columns
     assert [row["step"] for row in each] == list(range(1, STEPS + 1))
     assert [row["step"] for row in fives] == [5, 10, 15]
@@ -144,7 +115,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing(runs):
 
 
 def test_a_run_shorter_than_a_window_is_logged_too(tmp_path):
-    fit(replace(SHORT, steps=2), Rectangles(), tmp_path)
+    trained(tmp_path, replace(SHORT, steps=2))
     assert [row["step"] for row in rows(tmp_path)] == [2]
 
 
@@ -157,8 +128,8 @@ def test_the_loss_of_a_fixed_set_falls(runs):
 
 
 def test_bfloat16_learns_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LOG_EVERY", 5)
-    path = fit(replace(TINY, bfloat16=True), Rectangles(), tmp_path)
+    monkeypatch.setattr(log, "LOG_EVERY", 5)
+    path = trained(tmp_path, replace(TINY, bfloat16=True))
     detection = [row["detection"] for row in rows(tmp_path)]
     assert detection[-1] < detection[0] / 2
     assert {tensor.dtype for name, tensor in weights(path).items() if "num_batches" not in name} == {torch.float32}
@@ -168,11 +139,10 @@ def gradients_of_steps(recipe, steps):
     """Return the gradients after so many steps that change no weight."""
     torch.manual_seed(0)
     model = CornerNet(preset("cornernet-tiny", classes=2)).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)
     spec = ModelSpec("x", Rectangles.class_names, 4, 32, (63, 63), (63, 63))
     batch = collate([Examples(Rectangles(), spec)[index] for index in range(2)])
     for _ in range(steps):
-        loop._step(model, optimizer, *batch, recipe)
+        loop.gradients(model, batch, recipe)
     return [parameter.grad for parameter in model.parameters()]
 
 
@@ -193,158 +163,101 @@ def test_gradients_are_scaled_down_to_the_norm_of_the_recipe_and_never_up():
 
 
 def test_the_same_recipe_gives_the_same_weights_bit_for_bit(runs):
-    first, second = (weights(folder / "cornernet-tiny.safetensors") for folder in runs)
+    first, second = (weights(folder / "last.safetensors") for folder in runs)
     assert first.keys() == second.keys()
     assert same(first, second)
 
 
 def test_the_same_recipe_gives_the_same_file(runs):
-    assert len({(folder / "cornernet-tiny.safetensors").read_bytes() for folder in runs}) == 1
+    assert len({(folder / "last.safetensors").read_bytes() for folder in runs}) == 1
 
 
 def test_another_seed_gives_other_weights(tmp_path):
-    first, second = (weights(fit(replace(SHORT, seed=seed), Rectangles(), tmp_path / str(seed))) for seed in (1, 2))
+    first, second = (weights(trained(tmp_path / str(seed), replace(SHORT, seed=seed))) for seed in (1, 2))
     assert not same(first, second)
-
-
-def test_every_picture_is_seen_before_any_is_seen_again():
-    recipe = replace(TINY, steps=6, batch=1)
-    spec = ModelSpec("x", Rectangles.class_names, 4, 32, (63, 63), (63, 63))
-    seen = [int(targets.tl_cells[0, 0]) for _, targets in loop._batches(recipe, Rectangles(3), spec)]
-    assert len(set(seen[:3])) == 3
-    assert set(seen[3:]) == set(seen[:3])
 
 
 def test_there_are_as_many_batches_as_steps_however_few_pictures():
     recipe = replace(TINY, steps=3, batch=4)
     spec = ModelSpec("x", Rectangles.class_names, 4, 32, (63, 63), (63, 63))
-    assert [len(images) for images, _ in loop._batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
+    assert [len(batch.images) for batch in batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
 
 
-def test_shipped_recipes_name_networks_and_sizes_that_fit():
-    for recipe in RECIPES.values():
-        config = preset(recipe.arch, classes=len(CLASS_NAMES))
-        ModelSpec(
-            config.name, CLASS_NAMES, config.stride, config.modulus, recipe.input_size, recipe.input_size
-        )  # raises where the size does not fit the modulus
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_number_of_workers_does_not_matter(runs, tmp_path, workers):
+    assert same(weights(runs[0] / "last.safetensors"), weights(trained(tmp_path, workers=workers)))
 
 
-# How it fails.
+# Pictures that cannot be read.
+
+
+class Spoilt(Rectangles):
+    """Every third picture is broken."""
+
+    def __getitem__(self, index):
+        if index % 3 == 2:
+            raise FrameError(f"picture {index} cannot be decoded")
+        return super().__getitem__(index % 3)
+
+
+class Unreadable(Rectangles):
+    def __getitem__(self, index):
+        raise FrameError(f"picture {index + 2} cannot be decoded")
+
+    def __len__(self):
+        return 1
+
+
+def test_a_broken_picture_is_named_counted_and_left_out(tmp_path, capsys):
+    trained(tmp_path, replace(TINY, steps=3, batch=3), Spoilt(3))
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if "left out" in line] == [
+        "note: left out, number 1: picture 2 cannot be decoded",
+        "note: left out, number 2: picture 2 cannot be decoded",
+        "note: left out, number 3: picture 2 cannot be decoded",
+        "note: 3 times a picture could not be read and was left out",
+    ]
+
+
+def test_a_broken_picture_ends_a_strict_training_without_a_traceback_of_the_worker(tmp_path):
+    with pytest.raises(FrameError) as caught:
+        trained(tmp_path, replace(TINY, steps=3, batch=3), Spoilt(3), strict=True)
+    assert str(caught.value) == "picture 2 cannot be decoded"
+
+
+def test_a_set_of_broken_pictures_is_an_error_that_names_one(tmp_path):
+    with pytest.raises(FrameError, match="no picture of a whole batch could be read; the first: picture 2 cannot"):
+        trained(tmp_path, replace(TINY, steps=1, batch=1), Unreadable())
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+# How else it fails.
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_leaves_no_checkpoint(tmp_path):
-    with pytest.raises(CornerNetError, match="the loss is no longer finite; lower the learning rate"):
-        fit(replace(TINY, steps=4, learning_rate=1e30), Rectangles(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CornerNetError, match=r"step \d: .* is no longer finite, on rectangle \d, rectangle \d;"):
+        trained(tmp_path, replace(TINY, steps=9, learning_rate=1e30))
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
 
 
-def test_checkpoints_are_kept_from_before_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
-    step, done = loop._step, []
-
-    def failing(*arguments):
-        if len(done) == 3:
-            raise CornerNetError("the loss is no longer finite")
-        done.append(step(*arguments))
-        return done[-1]
-
-    monkeypatch.setattr(loop, "_step", failing)
-    with pytest.raises(CornerNetError):
-        fit(replace(TINY, steps=5), Rectangles(), tmp_path)
-    assert load_checkpoint(tmp_path / "cornernet-tiny.safetensors").spec.class_names == ("wide", "tall")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_before_any_work(tmp_path):
+    with pytest.raises(CornerNetError, match="PyTorch finds no GPU here"):
+        trained(tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_a_file_is_an_error_before_any_work(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="cannot make the folder"):
-        fit(TINY, Rectangles(), tmp_path / "file")
+        trained(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-# The command.
-
-
-def command(data, output):
-    return main(["fit", "--config", "cornernet-tiny", "--data", str(data), "--output", str(output)])
-
-
-@pytest.fixture
-def short_recipe(monkeypatch):
-    monkeypatch.setitem(RECIPES, "cornernet-tiny", SHORT)
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_the_command_prints_the_checkpoint_and_nothing_else(tmp_path, capsys):
-    assert command("shapes", tmp_path / "out") == 0
-    path = tmp_path / "out" / "cornernet-tiny.safetensors"
-    assert capsys.readouterr().out == f"{path}\n"
-    assert load_checkpoint(path).spec.class_names == CLASS_NAMES
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_the_word_shapes_trains_on_fresh_scenes_of_the_recipe_seed(tmp_path):
-    assert command("shapes", tmp_path / "command") == 0
-    expected = weights(fit(SHORT, ShapeScenes(SHORT.seed, SHORT.batch), tmp_path / "direct"))
-    assert same(expected, weights(tmp_path / "command" / "cornernet-tiny.safetensors"))
-
-
-def coco_folder(folder, content):
-    """Write a set of one picture, ``content`` bytes long or a picture where that is None."""
-    (folder / "images").mkdir(parents=True)
-    picture = cv2.imencode(".png", Rectangles()[0].image)[1].tobytes() if content is None else content
-    (folder / "images" / "only.png").write_bytes(picture)
-    annotations = {
-        "images": [{"id": 1, "file_name": "only.png"}],
-        "categories": [{"id": 5, "name": "wide"}, {"id": 9, "name": "tall"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [8, 20, 48, 20]}],
-    }
-    (folder / "annotations.json").write_text(json.dumps(annotations))
-    return folder
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_a_folder_in_coco_format_gives_the_classes_their_names(tmp_path):
-    assert command(coco_folder(tmp_path / "data", None), tmp_path / "out") == 0
-    spec = load_checkpoint(tmp_path / "out" / "cornernet-tiny.safetensors").spec
-    assert spec.class_names == ("wide", "tall")
-
-
-def test_a_missing_data_folder_is_one_line_and_status_1(tmp_path, capsys):
-    assert command(tmp_path / "missing", tmp_path / "out") == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"error: {tmp_path / 'missing' / 'annotations.json'}: ")
-    assert said.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_a_broken_picture_is_status_1_and_leaves_no_checkpoint(tmp_path, capsys):
-    data = coco_folder(tmp_path / "data", b"no picture")
-    assert command(data, tmp_path / "out") == 1
-    assert f"{data / 'images' / 'only.png'}: cannot be decoded as a picture" in capsys.readouterr().err
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.usefixtures("short_recipe")
-def test_a_broken_picture_is_reported_without_a_traceback(tmp_path, capsys):
-    command(coco_folder(tmp_path / "data", b"no picture"), tmp_path / "out")
-    said = capsys.readouterr().err
-    assert f"error: {tmp_path / 'data' / 'images' / 'only.png'}: cannot be decoded as a picture\n" in said
-    assert "Traceback" not in said
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--config", "cornernet-huge", "--data", "shapes", "--output", "out"],
-        ["--config", "cornernet-tiny", "--data", "shapes"],
-        ["--config", "cornernet-tiny", "--output", "out"],
-    ],
-)
-def test_wrong_usage_is_status_2(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as caught:
-        main(["fit", *arguments])
-    assert caught.value.code == 2
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["state.pt", "last.safetensors", "best.safetensors"])
+def test_a_folder_that_holds_a_training_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="exists: add --resume to go on with it, or choose another folder"):
+        trained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"

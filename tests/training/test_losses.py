@@ -13,6 +13,7 @@ from cornernet_export.model import CornerTensors
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_train.data import Example, collate
 from cornernet_train.losses import TargetBatch, corner_losses, focal_loss, pull_push_loss
+from cornernet_train.recipe import LossWeights
 
 FLOAT32 = 1e-5  # relative; sums of a few hundred float32 terms are good to about 1e-6
 CLASSES, HEIGHT, WIDTH = 3, 16, 24
@@ -66,9 +67,9 @@ def stack_by_loops(maps, targets):
                 continue
             for kind in ("tl", "br"):
                 y, x = divmod(int(getattr(targets, f"{kind}_cells")[picture, slot]), WIDTH)
-                embeddings[kind].append(float(getattr(maps, f"{kind}_embed")[picture, 0, y, x]))
+                embeddings[kind].append(getattr(maps, f"{kind}_embed")[picture, 0, y, x].item())
                 for axis in (0, 1):
-                    found = float(getattr(maps, f"{kind}_offset")[picture, axis, y, x])
+                    found = getattr(maps, f"{kind}_offset")[picture, axis, y, x].item()
                     offset += smooth_l1(found - float(getattr(targets, f"{kind}_offsets")[picture, slot, axis]))
         pull += pull_by_loops(embeddings["tl"], embeddings["br"])
         push += push_by_loops(embeddings["tl"], embeddings["br"])
@@ -90,7 +91,7 @@ def encoded(boxes, labels):
 def batch_of(*pictures):
     """Return the TargetBatch of pictures given as (boxes, labels)."""
     image = np.zeros((3, 63, 95), np.float32)
-    return collate([Example(image, encoded(*picture)) for picture in pictures])[1]
+    return collate([Example(image, encoded(*picture)) for picture in pictures]).targets
 
 
 def random_batch(counts, seed=0):
@@ -225,6 +226,33 @@ def test_a_single_object_is_not_pushed_from_itself():
     assert push.item() == 0.0
 
 
+def push_within_class_by_loops(tl, br, labels):
+    """The mean over the pairs of one class, of one picture."""
+    means = [(a + b) / 2 for a, b in zip(tl, br, strict=True)]
+    pairs = [(j, k) for j, k in product(range(len(means)), repeat=2) if j != k and labels[j] == labels[k]]
+    return sum(max(0.0, 1 - abs(means[k] - means[j])) for j, k in pairs) / max(1, len(pairs))
+
+
+@pytest.mark.parametrize("counts", [(1,), (2,), (30,), (1, 5, 0, 2), (3, 3, 3)])
+def test_push_within_class_is_the_mean_over_pairs_of_one_class(counts):
+    rng = np.random.default_rng(sum(counts))
+    tl, br = ([rng.normal(0, 1, count).astype(np.float32).tolist() for count in counts] for _ in range(2))
+    labels = [rng.integers(0, 2, count).tolist() for count in counts]
+    most = max(counts)
+    (tl_values, present), (br_values, _) = padded(tl, most, 0.0), padded(br, most, 0.0)
+    pull, push = pull_push_loss(tl_values, br_values, present, padded(labels, most, 0)[0].long())
+    expected = sum(push_within_class_by_loops(*rows) for rows in zip(tl, br, labels, strict=True))
+    assert push.item() == pytest.approx(expected, rel=FLOAT32, abs=0)
+    assert pull.item() == pull_push_loss(tl_values, br_values, present)[0].item()
+
+
+def test_objects_of_different_classes_are_pushed_unless_only_those_of_one_are():
+    embeddings, present = torch.tensor([[0.0, 0.25]]), torch.ones(1, 2, dtype=torch.bool)
+    assert pull_push_loss(embeddings, embeddings, present)[1].item() == 0.75
+    assert pull_push_loss(embeddings, embeddings, present, torch.tensor([[0, 1]]))[1].item() == 0.0
+    assert pull_push_loss(embeddings, embeddings, present, torch.tensor([[1, 1]]))[1].item() == 0.75
+
+
 # All of it.
 
 
@@ -284,6 +312,37 @@ def test_gradients_are_finite_however_wild_the_maps(spread):
     assert all(torch.isfinite(part.grad).all() for part in maps)
 
 
+def test_gradients_are_those_of_finite_differences_of_the_formulas():
+    targets = random_batch((3, 0, 2), seed=4)
+    maps = CornerTensors(*(part.requires_grad_() for part in random_maps(3, 9)))
+    corner_losses([maps], targets).total.backward()
+    cells = {kind: getattr(targets, f"{kind}_cells")[0, 0].item() for kind in ("tl", "br")}
+    step, checked = 1e-3, 0
+    for name, part in zip(CornerTensors._fields, maps, strict=True):
+        corner = divmod(cells[name[:2]], WIDTH)
+        # The corner of an object, its neighbour, and a cell of the picture without any.
+        for channel, (picture, y, x) in product(
+            range(part.shape[1]), ((0, *corner), (0, corner[0], corner[1] - 1), (1, 3, 4))
+        ):
+            sides = []
+            for sign in (1, -1):
+                moved = part.detach().double().clone()
+                moved[picture, channel, y, x] += sign * step
+                sides.append(sum(stack_by_loops(maps._replace(**{name: moved}), targets)))
+            slope = (sides[0] - sides[1]) / (2 * step)
+            # The differences have an error of the square of the step, the gradients that of float32.
+            assert part.grad[picture, channel, y, x].item() == pytest.approx(slope, rel=1e-4, abs=1e-5), name
+            checked += slope != 0
+    assert checked > 20
+
+
+def test_weights_multiply_their_parts():
+    targets, maps = random_batch((3, 2)), random_maps(2, 1)
+    plain = np.array(parts(corner_losses([maps], targets)))
+    weighted = parts(corner_losses([maps], targets, LossWeights(pull=0.3, push=0.5, offset=2.0)))
+    np.testing.assert_allclose(weighted, plain * [1, 3, 5, 2], rtol=FLOAT32)
+
+
 def test_gradients_raise_corners_and_lower_background():
     targets = random_batch((3,))
     heat = torch.zeros_like(targets.tl_heat, requires_grad=True)
@@ -336,7 +395,7 @@ def test_every_map_counts(name):
 def test_a_batch_holds_what_its_fields_promise():
     targets = random_batch((2, 0))
     assert isinstance(targets, TargetBatch)
-    kinds = {"heat": torch.float32, "cells": torch.int64, "offsets": torch.float32}
+    kinds = {"heat": torch.float32, "cells": torch.int64, "offsets": torch.float32, "labels": torch.int64}
     for name, part in zip(TargetBatch._fields[:-1], targets, strict=False):
-        assert part.dtype == kinds[name.split("_")[1]]
+        assert part.dtype == kinds[name.split("_")[-1]]
     assert targets.present.tolist() == [[True, True], [False, False]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,9 +16,10 @@ from cornernet_train.shapes import (
     CLASS_NAMES,
     CONTRAST,
     HIDDEN,
+    LARGEST_SIZE,
+    LEAST_SIZE,
     OBJECTS,
     SHORT_SIDES,
-    SIZES,
     make_scene,
 )
 
@@ -164,19 +166,20 @@ def test_every_class_occurs_about_as_often_as_the_others(objects):
     assert counts.max() < expected * 3 / 2
 
 
-def test_sizes_span_their_range(scenes):
-    sides = []
-    for scene in scenes:
-        extent = scene.boxes[:, 2:] - scene.boxes[:, :2]
-        short = min(scene.image.shape[:2])
-        # A shape lies within the circle of its diameter, so no side is longer. The two points that are farthest apart
-        # are 0.81 diameters apart in a triangle pressed to three quarters, and more in every other shape.
-        assert extent.max() <= SIZES[1] * short + 1e-3
-        assert np.hypot(*extent.T).min() >= 0.81 * SIZES[0] * short - 1e-3
-        sides += (extent.max(1) / short).tolist()
-    # Diameters are even in the logarithm, so 300 objects come near both ends.
-    assert min(sides) < 0.1
-    assert max(sides) > 0.54
+def test_sizes_are_even_in_the_logarithm_between_their_ends(recorded):
+    parts = []
+    for scene, items in recorded:
+        largest = LARGEST_SIZE * min(scene.image.shape[:2])
+        for item in items:
+            size = math.sqrt(np.prod(np.ptp(np.concatenate(item.contours), axis=0)))
+            parts.append(math.log(size / LEAST_SIZE) / math.log(largest / LEAST_SIZE))
+    assert min(parts) >= -1e-9
+    assert max(parts) <= 1 + 1e-9
+    # About 450 objects, so 90 in each fifth with a standard deviation of 8.5: this is four of them. Large ones find no
+    # place now and then, which takes some from the last fifth.
+    shares = np.histogram(parts, 5, (0, 1))[0] / len(parts)
+    assert shares.min() > 0.2 - 0.08
+    assert shares.max() < 0.2 + 0.08
 
 
 def test_boxes_lie_inside_the_picture(scenes):
@@ -188,14 +191,56 @@ def test_boxes_lie_inside_the_picture(scenes):
         assert np.all(scene.boxes[:, :2] < scene.boxes[:, 2:])
 
 
+def overlapping(boxes):
+    """Return bool [M, M]: whether two boxes share any area."""
+    x1, y1, x2, y2 = boxes.T
+    wide = np.minimum.outer(x2, x2) > np.maximum.outer(x1, x1)
+    high = np.minimum.outer(y2, y2) > np.maximum.outer(y1, y1)
+    return wide & high
+
+
+def test_scenes_hold_the_shares_of_hard_objects_that_they_promise():
+    counts = dict.fromkeys(("small", "medium", "large", "beside one of its class", "cut"), 0)
+    total = 0
+    for index in range(300):
+        scene = make_scene(SEED, index)
+        height, width = scene.image.shape[:2]
+        extent = scene.boxes[:, 2:] - scene.boxes[:, :2]
+        area = extent.prod(1)
+        pairs = overlapping(scene.boxes) & (scene.labels[:, None] == scene.labels)
+        np.fill_diagonal(pairs, val=False)
+        total += len(area)
+        counts["small"] += np.count_nonzero(area < 32**2)
+        counts["large"] += np.count_nonzero(area > 96**2)
+        counts["medium"] += np.count_nonzero((area >= 32**2) & (area <= 96**2))
+        counts["beside one of its class"] += np.count_nonzero(pairs.any(1))
+        counts["cut"] += np.count_nonzero(
+            (scene.boxes[:, :2] == 0).any(1) | (scene.boxes[:, 2:] == [width, height]).any(1)
+        )
+    shares = {name: count / total for name, count in counts.items()}
+    # Of 1,900 objects a share of a fifth has a standard deviation of one in a hundred.
+    assert min(shares["small"], shares["medium"], shares["large"]) >= 0.2, shares
+    assert shares["beside one of its class"] >= 0.1, shares
+    assert 0.05 <= shares["cut"] <= 0.2, shares
+
+
 # Boxes against pixels.
 
 
-def test_a_box_is_the_extent_of_the_outline(objects):
-    for item in objects:
-        points = np.concatenate(item.contours)
-        extent = [points[:, 0].min(), points[:, 1].min(), points[:, 0].max(), points[:, 1].max()]
-        np.testing.assert_allclose(item.box, extent, rtol=1e-6)  # float32 of the same numbers
+def test_a_box_is_the_extent_of_the_outline_within_the_picture(recorded):
+    cut = 0
+    for scene, items in recorded:
+        height, width = scene.image.shape[:2]
+        for item in items:
+            # Points along every edge, a thousandth of the shape apart, of which those in the picture count.
+            part = np.linspace(0, 1, 1000, endpoint=False)[:, None, None]
+            edges = [contour + (np.roll(contour, -1, axis=0) - contour) * part for contour in item.contours]
+            points = np.concatenate([edge.reshape(-1, 2) for edge in edges])
+            inside = ((points >= 0) & (points <= [width, height])).all(1)
+            cut += not inside.all()
+            extent = [*points[inside].min(0), *points[inside].max(0)]
+            np.testing.assert_allclose(item.box, extent, rtol=1e-6, atol=np.ptp(points, axis=0).max() / 1000)
+    assert cut > 10
 
 
 def test_pixels_of_a_shape_reach_each_side_of_its_box_within_a_pixel(objects):
@@ -207,9 +252,10 @@ def test_pixels_of_a_shape_reach_each_side_of_its_box_within_a_pixel(objects):
 
 def test_no_pixel_of_a_shape_lies_outside_its_box(objects):
     for item in objects:
-        # A pixel that the box cuts through belongs to it; 1/16 is the grid to which outlines are rounded.
+        # A pixel that the box cuts through belongs to it; OpenCV fills up to half a cell beyond an edge, and a large
+        # shape has four cells a pixel.
         gap = (item.extent(item.changed) - item.box) * [1, 1, -1, -1]
-        assert gap.min() >= -1 - 1 / 16, CLASS_NAMES[item.label]
+        assert gap.min() >= -1 - 1 / 8, CLASS_NAMES[item.label]
 
 
 def test_shapes_are_drawn_where_an_even_odd_rule_puts_them(objects):
@@ -234,7 +280,8 @@ def test_coverage_of_pixels_is_that_of_the_outline(name):
         # A shape that is too wide by half a pixel all around is at least 1.1 times as large at radius 9; the grids to
         # which outlines are rounded here and there make a sixteenth of a pixel, and a ring has two edges.
         assert coverage.sum() / 255 == pytest.approx(exact.sum(), rel=0.06)
-        assert np.abs(coverage / 255 - exact).max() < 0.25
+        # An edge along a row of cells may fall on either side of it: a cell is an eighth, in large shapes a quarter.
+        assert np.abs(coverage / 255 - exact).max() < (0.25 if max(coverage.shape) <= 64 else 0.3)
 
 
 @pytest.mark.parametrize("name", CLASS_NAMES)
@@ -269,7 +316,7 @@ def test_no_object_is_hidden_by_more_than_the_limit(recorded):
         # The generator counts pixels that are covered by half, here it is those whose centre is covered; on an object
         # of a hundred pixels that makes a few.
         assert seen.min() >= 1 - HIDDEN - 0.05
-    assert least < 0.9  # else nothing is ever hidden, and this test says nothing
+    assert least < 0.7  # else nothing is ever hidden by much, and this test says little
 
 
 def test_shapes_stand_out_from_the_ground_behind_them(objects):
@@ -317,8 +364,14 @@ def solidity(item):
     ],
 )
 def test_a_class_fills_its_hull_as_its_name_says(objects, name, least, most):
-    # Smaller ones have too many pixels on their edges.
-    found = [solidity(item) for item in objects if CLASS_NAMES[item.label] == name and np.ptp(item.box[[0, 2]]) > 40]
+    # Smaller ones have too many pixels on their edges; what the border cut has another hull.
+    found = [
+        solidity(item)
+        for item in objects
+        if CLASS_NAMES[item.label] == name
+        and np.ptp(item.box[[0, 2]]) > 40
+        and np.allclose(item.box[2:] - item.box[:2], np.ptp(np.concatenate(item.contours), axis=0), rtol=1e-6)
+    ]
     assert len(found) >= 5
     assert least <= min(found)
     assert max(found) <= most

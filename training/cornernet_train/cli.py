@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.cli.common import run_command
+from cornernet_runtime.errors import CornerNetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cornernet_train.recipe import Recipe
+
+VALIDATION_SCENES = 100
+VALIDATION_SEED = 1_000_003  # no recipe's seed, nor one that people measure on
+OVERRIDES = ("steps", "batch", "learning_rate", "schedule", "seed")  # fields of the recipe that have a flag
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,18 +34,53 @@ def _shapes(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from cornernet_train.data import CocoPictures, Pictures, ShapeScenes  # noqa: PLC0415 - imports torch
-    from cornernet_train.loop import RECIPES, fit  # noqa: PLC0415 - imports torch
+    from cornernet_train.loop import FitRequest, fit  # noqa: PLC0415 - imports torch
+    from cornernet_train.pictures import CocoPictures, Pictures, ShapeScenes  # noqa: PLC0415
+    from cornernet_train.recipe import Augmentation  # noqa: PLC0415
 
-    recipe = RECIPES[arguments.config]
+    recipe = _recipe(arguments)
     pictures: Pictures
+    validation = arguments.validation
     if arguments.data == "shapes":
+        recipe = replace(recipe, augmentation=Augmentation())  # scenes are endless, so none is varied
         pictures = ShapeScenes(recipe.seed, recipe.steps * recipe.batch)
+        validation = validation or _validation_scenes(arguments.output)
     else:
         pictures = CocoPictures(Path(arguments.data))
-    checkpoint = fit(recipe, pictures, arguments.output)
-    print(checkpoint)  # noqa: T201 - the command's result
+    request = FitRequest(
+        recipe,
+        arguments.output,
+        checkpoint=arguments.checkpoint,
+        validation=validation,
+        resume=arguments.resume,
+        strict=arguments.strict,
+        workers=arguments.workers,
+        device=arguments.device,
+    )
+    print(fit(request, pictures))  # noqa: T201 - the command's result
     return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """Return the named recipe with the fields that flags give."""
+    from cornernet_train.recipe import RECIPES  # noqa: PLC0415 - keeps --help quick
+
+    given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
+    try:
+        return replace(RECIPES[arguments.config], **given)
+    except ValueError as error:
+        raise CornerNetError(str(error)) from error
+
+
+def _validation_scenes(output: Path) -> Path:
+    """Draw the scenes on which training on shapes is validated, unless an earlier run did."""
+    from cornernet_runtime.files import make_folder  # noqa: PLC0415 - keeps --help quick
+    from cornernet_train.shapes_dataset import write_shapes  # noqa: PLC0415
+
+    folder = make_folder(output) / "validation"
+    if not (folder / "annotations.json").exists():
+        write_shapes(folder, VALIDATION_SCENES, VALIDATION_SEED)
+    return folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +101,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder with annotations.json (COCO) and images/, or the word 'shapes' for endless fresh scenes",
     )
-    fit.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the checkpoint and log.csv")
+    fit.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="for checkpoints, training state and log"
+    )
+    fit.add_argument("--resume", action="store_true", help="go on with the training in --output")
+    fit.add_argument("--checkpoint", type=Path, metavar="FILE", help="begin with these weights; classes may be others")
+    fit.add_argument("--validation", type=Path, metavar="DIR", help="another such folder, to measure AP on")
+    fit.add_argument(
+        "--strict", action="store_true", help="end when a picture cannot be read, instead of leaving it out"
+    )
+    fit.add_argument("--workers", type=_seed, default=1, metavar="N", help="processes that make batches (default 1)")
+    fit.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default cpu)")
+    fit.add_argument("--steps", type=_count, metavar="N", help="optimiser steps, instead of the recipe's")
+    fit.add_argument("--batch", type=_count, metavar="N", help="pictures a step, instead of the recipe's")
+    fit.add_argument("--learning-rate", type=float, metavar="RATE", help="peak, instead of the recipe's")
+    fit.add_argument("--schedule", choices=["one-cycle", "step"], help="of the learning rate, instead of the recipe's")
+    fit.add_argument("--seed", type=_seed, metavar="S", help="instead of the recipe's")
     fit.set_defaults(run=_fit)
     return parser
 

@@ -2,128 +2,109 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from cornernet_export.targets import Targets, encode_boxes
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import fit
-from cornernet_runtime.pictures import read_picture
 from cornernet_runtime.preprocess import Preprocessor, check_frame
+from cornernet_train.augment import augment
 from cornernet_train.losses import TargetBatch
-from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
+from cornernet_train.recipe import Augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from cornernet_runtime.spec import ModelSpec
+    from cornernet_train.pictures import Pictures
+    from cornernet_train.recipe import Recipe
+    from cornernet_train.shapes import Scene
 
 
-class Pictures(Protocol):
-    """Labelled pictures by index, and the names of their classes."""
-
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Scene: ...
-
-
-class ShapeScenes:
-    """Freshly made scenes of shapes, never the same twice.
-
-    Args:
-        seed: Of the data set.
-        count: Scenes in it.
-    """
-
-    class_names: tuple[str, ...] = CLASS_NAMES
-
-    def __init__(self, seed: int, count: int) -> None:
-        self._seed, self._count = seed, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Scene:
-        return make_scene(self._seed, index)
-
-
-class CocoPictures:
-    """A folder in COCO format: ``annotations.json`` and ``images/``.
-
-    Args:
-        folder: The data set.
-
-    Raises:
-        FrameError: The annotations are missing, broken, hold no picture, or name their categories badly.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "annotations.json"
-        if not path.exists():
-            raise FrameError(f"{path}: no such file; give a folder with annotations.json and images/, or 'shapes'")
-        try:
-            content = json.loads(path.read_text())
-            categories = sorted(content["categories"], key=lambda category: category["id"])
-            self.class_names = tuple(str(category["name"]) for category in categories)
-            self._images = [(image["id"], folder / "images" / image["file_name"]) for image in content["images"]]
-            self._objects: dict[int, list[tuple[list[float], int]]] = {key: [] for key, _ in self._images}
-            label = {category["id"]: index for index, category in enumerate(categories)}
-            for item in content["annotations"]:
-                if not item.get("iscrowd", 0):
-                    left, top, width, height = map(float, item["bbox"])
-                    corners = [left, top, left + width, top + height]
-                    self._objects[item["image_id"]].append((corners, label[item["category_id"]]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FrameError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from error
-        if not self._images:
-            raise FrameError(f"{path}: lists no picture")
-        if not self.class_names or not all(self.class_names) or len(set(self.class_names)) != len(categories):
-            raise FrameError(f"{path}: expected categories with distinct names, got {list(self.class_names)}")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Scene:
-        key, path = self._images[index]
-        image = read_picture(path)
-        boxes = np.array([box for box, _ in self._objects[key]], np.float32).reshape(-1, 4)
-        labels = np.array([label for _, label in self._objects[key]], np.int64)
-        return Scene(image, boxes, labels)
+AS_THEY_ARE = Augmentation()
 
 
 class Example(NamedTuple):
-    """One training example: float32 [3, H, W] and what the maps should hold."""
+    """One training example: float32 [3, H, W], what the maps should hold, and the name of the picture."""
 
     image: NDArray[np.float32]
     targets: Targets
+    name: str = ""
 
 
-class Examples(Dataset[Example]):
-    """Pictures as examples for a model.
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a picture that could not be read, or for a batch of such; ``reason`` names it."""
+
+    reason: str
+
+
+class Batch(NamedTuple):
+    """A batch, and what people should know about it.
+
+    Attributes:
+        images: float32 [N, 3, H, W].
+        targets: What the maps should hold.
+        names: Of the N pictures.
+        unreadable: Why each picture is missing that should have been here.
+    """
+
+    images: torch.Tensor
+    targets: TargetBatch
+    names: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+class Examples(Dataset["Example | Unreadable"]):
+    """The endless row of examples that training sees; each is a function of its position, the seed and the pictures.
+
+    All pictures come once, in an order that the seed gives, then all again in another order. Nothing has to be
+    remembered to go on from any position, and workers need to agree on nothing.
 
     Args:
         pictures: Where they come from.
         spec: Of the model that is trained.
+        seed: Of order and augmentation.
+        augmentation: How pictures are varied.
     """
 
-    def __init__(self, pictures: Pictures, spec: ModelSpec) -> None:
-        self._pictures, self._spec = pictures, spec
+    def __init__(
+        self, pictures: Pictures, spec: ModelSpec, seed: int = 0, augmentation: Augmentation = AS_THEY_ARE
+    ) -> None:
+        self._pictures, self._spec, self._seed, self._augmentation = pictures, spec, seed, augmentation
         self._preprocess = Preprocessor(spec.normalisation)
+        self._round = -1
+        self._order = np.arange(0)
 
-    def __len__(self) -> int:
-        return len(self._pictures)
+    def __getitem__(self, position: int) -> Example | Unreadable:
+        index = self.index(position)
+        try:
+            scene = self._pictures[index]
+        except FrameError as error:
+            return Unreadable(str(error))
+        rng = np.random.default_rng([self._seed, position])
+        scene = augment(scene, self._augmentation, rng, self._spec.input_size, self._spec.normalisation.pad)
+        return self.example(scene, self._pictures.name(index))
 
-    def __getitem__(self, index: int) -> Example:
-        scene, spec = self._pictures[index], self._spec
+    def index(self, position: int) -> int:
+        """Return which picture stands at a position."""
+        number, place = divmod(position, len(self._pictures))
+        if number != self._round:
+            self._order = np.random.default_rng([self._seed, number]).permutation(len(self._pictures))
+            self._round = number
+        return int(self._order[place])
+
+    def example(self, scene: Scene, name: str = "") -> Example:
+        """Return a scene as network input and targets; what lies beyond the picture is cut off."""
+        spec = self._spec
         image = np.empty((3, *spec.input_size), np.float32)
         height, width = scene.image.shape[:2]
         placement = fit((height, width), spec.input_size)
@@ -137,11 +118,35 @@ class Examples(Dataset[Example]):
             map_size=spec.map_size,
             input_size=spec.input_size,
         )
-        return Example(image, targets)
+        return Example(image, targets, name)
 
 
-def collate(examples: Sequence[Example]) -> tuple[torch.Tensor, TargetBatch]:
-    """Stack examples; objects are padded to the most that one has."""
+def batches(
+    recipe: Recipe, pictures: Pictures, spec: ModelSpec, done: int = 0, workers: int = 1
+) -> DataLoader[Batch | Unreadable]:
+    """Return the batches of the steps that are left after ``done``, made by ``workers`` other processes."""
+    # With one thread OpenCV ends the pool that it may have begun. A worker, being a fork, would wait for it forever,
+    # and more threads would only take the cores that training computes on.
+    cv2.setNumThreads(1)
+    examples = Examples(pictures, spec, recipe.seed, recipe.augmentation)
+    # A loader is typed by what its data set holds; what it yields is what ``collate`` makes of it.
+    return DataLoader(
+        cast("Any", examples),
+        recipe.batch,
+        sampler=range(done * recipe.batch, recipe.steps * recipe.batch),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=cast("Any", collate),
+        generator=torch.Generator().manual_seed(recipe.seed),  # else it draws from the global one
+    )
+
+
+def collate(items: Sequence[Example | Unreadable]) -> Batch | Unreadable:
+    """Stack the examples; objects are padded to the most that one has. Without any example there is no batch."""
+    examples = [item for item in items if isinstance(item, Example)]
+    unreadable = tuple(item.reason for item in items if isinstance(item, Unreadable))
+    if not examples:
+        return Unreadable(f"no picture of a whole batch could be read; the first: {unreadable[0]}")
     targets = [example.targets for example in examples]
     most = max(1, *(len(item.labels) for item in targets))
 
@@ -153,12 +158,15 @@ def collate(examples: Sequence[Example]) -> tuple[torch.Tensor, TargetBatch]:
         return torch.from_numpy(batch)
 
     counts = np.array([len(item.labels) for item in targets])
-    return torch.from_numpy(np.stack([example.image for example in examples])), TargetBatch(
+    batch = TargetBatch(
         tl_heat=torch.from_numpy(np.stack([item.tl_heat for item in targets])),
         br_heat=torch.from_numpy(np.stack([item.br_heat for item in targets])),
         tl_cells=padded("tl_cells"),
         br_cells=padded("br_cells"),
         tl_offsets=padded("tl_offsets"),
         br_offsets=padded("br_offsets"),
+        labels=padded("labels"),
         present=torch.from_numpy(np.arange(most) < counts[:, None]),
     )
+    images = torch.from_numpy(np.stack([example.image for example in examples]))
+    return Batch(images, batch, tuple(example.name for example in examples), unreadable)

@@ -1,90 +1,252 @@
-"""The training loop: a recipe, some pictures, a checkpoint."""
+"""The training loop: a recipe, some pictures, checkpoints that survive whatever happens."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from cornernet_export.checkpoint import save_checkpoint
+from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset
-from cornernet_runtime.cli.common import console_for_people
-from cornernet_runtime.errors import CornerNetError, OutputError
-from cornernet_runtime.files import make_folder, write_atomically
+from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
+from cornernet_runtime.files import make_folder, sha256
+from cornernet_runtime.records import to_json
 from cornernet_runtime.spec import ModelSpec
-from cornernet_train.data import Examples, Pictures, collate
+from cornernet_train.data import Batch, Unreadable, batches
+from cornernet_train.ema import WeightAverage
+from cornernet_train.finetune import adapt
+from cornernet_train.log import Reporter, TrainingLog, detached, plot_log
 from cornernet_train.losses import Losses, TargetBatch, corner_losses
+from cornernet_train.recipe import Recipe, learning_rate
+from cornernet_train.state import TrainingState, check_identity, load_state, save_state
+from cornernet_train.validate import check_validation, validation_ap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOG_EVERY = 20  # steps
-SAVE_EVERY = 500  # steps
+    from torch.utils.data import DataLoader
+
+    from cornernet_train.pictures import Pictures
+
+STATE, LOG, PLOT, LAST, BEST = "state.pt", "log.csv", "log.png", "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a model is trained.
+class FitRequest:
+    """What is to be trained, and where the results go.
 
     Attributes:
-        arch: Named shape of the network.
-        input_size: Height and width of the input, pixels.
-        steps: Optimiser steps.
-        batch: Pictures a step.
-        learning_rate: Peak of the one-cycle schedule.
-        weight_decay: Of AdamW, decoupled.
-        gradient_norm: Gradients are scaled down to this norm.
-        bfloat16: Whether convolutions run in bfloat16; weights, sums and losses stay float32.
-        seed: Of weights and of the order of pictures.
+        recipe: How.
+        output: Folder for checkpoints, training state and log.
+        checkpoint: Any checkpoint to begin with, instead of random weights.
+        validation: Folder in COCO format on which AP is measured; without it the last weights are the best.
+        resume: Go on with what ``output`` holds.
+        strict: A picture that cannot be read ends training instead of being left out.
+        workers: Processes that make batches; the result does not depend on it.
+        device: Where the network is trained.
     """
 
-    arch: str
-    input_size: tuple[int, int]
-    steps: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    gradient_norm: float
-    bfloat16: bool
-    seed: int
+    recipe: Recipe
+    output: Path
+    checkpoint: Path | None = None
+    validation: Path | None = None
+    resume: bool = False
+    strict: bool = False
+    workers: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
-RECIPES = {
-    "cornernet-tiny": Recipe(
-        arch="cornernet-tiny",
-        input_size=(255, 255),
-        steps=2400,
-        batch=8,
-        learning_rate=2.5e-3,
-        weight_decay=0.01,
-        gradient_norm=5.0,
-        bfloat16=True,
-        seed=1,
-    ),
-}
+def fit(request: FitRequest, pictures: Pictures) -> Path:
+    """Train and return the path of the best checkpoint.
 
-
-def fit(recipe: Recipe, pictures: Pictures, output: Path) -> Path:
-    """Train and return the path of the checkpoint; ``log.csv`` beside it holds the losses.
-
-    The checkpoint is written every 500 steps and at the end, the same name each time.
+    ``output`` gets ``state.pt`` (to resume), ``last.safetensors`` and ``best.safetensors`` (running means of the
+    weights, ready to export; the best by validation AP), ``log.csv`` and ``log.png``. Each is replaced as a whole.
 
     Raises:
-        OutputError: ``output`` cannot be written, or holds a checkpoint already.
-        CornerNetError: The loss became NaN or infinite.
+        OutputError: ``output`` cannot be written, or holds a training and ``resume`` is not set.
+        CheckpointError: A checkpoint or state cannot be read.
+        FrameError: The validation set is none, or a picture cannot be read and ``strict`` is set.
+        CornerNetError: ``resume`` with another configuration, no GPU, or the loss or a gradient is no longer finite.
     """
     # Gradients of a nearly trained network are full of denormal numbers, on which a CPU is over ten times slower. The
     # setting is per thread and inherited, so it comes before PyTorch starts its threads.
     torch.set_flush_denormal(True)
-    torch.manual_seed(recipe.seed)
-    make_folder(output)
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise CornerNetError("PyTorch finds no GPU here (torch.cuda.is_available()); leave --device away")
+    if request.validation is not None:
+        check_validation(request.validation, pictures.class_names)
+    _prepare_folder(request)
+    trainer = Trainer(request, pictures)
+    with Reporter(request.recipe.steps, trainer.step) as reporter:
+        trainer.run(reporter)
+    return trainer.finish(reporter)
+
+
+class Trainer:
+    """A network in training, and all that changes with it.
+
+    Args:
+        request: What is to be trained.
+        pictures: On what.
+    """
+
+    def __init__(self, request: FitRequest, pictures: Pictures) -> None:
+        recipe = request.recipe
+        self._request, self._pictures = request, pictures
+        torch.manual_seed(recipe.seed)
+        model, self._spec, self._news = _begin(request, pictures)
+        model = model.to(request.device)
+        self._model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # in stubs for tensors only
+        self._average = WeightAverage(self._model, recipe.ema_decay)
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self._identity = {
+            "recipe": to_json(recipe),
+            "class_names": list(pictures.class_names),
+            "pictures": len(pictures),
+            "checkpoint": sha256(request.checkpoint) if request.checkpoint else None,
+        }
+        self.step = 0
+        self._best_ap: float | None = None
+        self._unreadable = 0
+        self._log = self._resumed() if request.resume else TrainingLog(request.output / LOG)
+
+    def run(self, reporter: Reporter) -> None:
+        """Do the steps that are left."""
+        recipe = self._request.recipe
+        for line in [*self._pictures.warnings, *self._news]:
+            reporter.say(f"note: {line}")
+        loader = batches(recipe, self._pictures, self._spec, self.step, self._request.workers)
+        for batch in self._timed(loader, reporter):
+            self._note_unreadable(batch, reporter)
+            rate = learning_rate(recipe, self.step)
+            losses = self._train_on(batch, rate)
+            self.step += 1
+            self._average.update(self._model, self.step)
+            last = self.step == recipe.steps
+            validate = self._request.validation is not None and (self.step % recipe.validate_every == 0 or last)
+            row = self._log.add(self.step, losses, rate, last=last or validate)
+            if validate:
+                self._validate(reporter)
+            if self.step % recipe.save_every == 0 or last or validate:
+                self._save()
+            reporter.step(self.step, self._log.summary(), row=row)
+
+    def finish(self, reporter: Reporter) -> Path:
+        """Draw the log, say what was counted, and return the checkpoint to use."""
+        output = self._request.output
+        try:
+            plot_log(output / LOG, output / PLOT)
+        except OutputError as error:
+            reporter.say(f"note: {error}")
+        if self._unreadable:
+            reporter.say(f"note: {self._unreadable} times a picture could not be read and was left out")
+        reporter.say(f"waiting for pictures took {reporter.waiting:.1%} of the time")
+        return output / (BEST if (output / BEST).exists() else LAST)
+
+    def _train_on(self, batch: Batch, rate: float) -> Losses:
+        """Do one optimiser step; the weights stay as they are where loss or gradient is not finite."""
+        recipe = self._request.recipe
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        losses, norm = gradients(self._model, batch, recipe)
+        if not math.isfinite(norm):
+            raise CornerNetError(
+                f"step {self.step + 1}: the loss or its gradient is no longer finite, on {', '.join(batch.names)}; "
+                f"the weights of the last save stay in {self._request.output}; lower the learning rate "
+                "or look at these pictures",
+            )
+        self._optimizer.step()
+        return losses
+
+    def _note_unreadable(self, batch: Batch, reporter: Reporter) -> None:
+        for reason in batch.unreadable:
+            if self._request.strict:
+                raise FrameError(reason)
+            self._unreadable += 1
+            reporter.say(f"note: left out, number {self._unreadable}: {reason}")
+
+    def _validate(self, reporter: Reporter) -> None:
+        assert self._request.validation is not None  # noqa: S101 - the caller asked
+        ap = validation_ap(self._average.model, self._spec, self._request.validation)
+        self._log.add_ap(ap)
+        reporter.say(f"step {self.step}: validation AP {ap:.2f}")
+        # NaN, of a set without objects, is never better.
+        if self._best_ap is None or ap > self._best_ap:
+            self._best_ap = ap
+            save_checkpoint(self._request.output / BEST, self._average.model, self._spec)
+
+    def _save(self) -> None:
+        """Write the state first: what is beside it can be made again from it."""
+        output = self._request.output
+        state = TrainingState(
+            identity=self._identity,
+            step=self.step,
+            model=self._model.state_dict(),
+            average=self._average.model.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            log=self._log.state(),
+            best_ap=self._best_ap,
+            unreadable=self._unreadable,
+            random=torch.get_rng_state(),
+        )
+        save_state(output / STATE, state)
+        save_checkpoint(output / LAST, self._average.model, self._spec)
+
+    def _resumed(self) -> TrainingLog:
+        """Take up the state on disk and return its log."""
+        path = self._request.output / STATE
+        state = load_state(path)
+        check_identity(path, state.identity, self._identity)
+        self._model.load_state_dict(state.model)
+        self._average.model.load_state_dict(state.average)
+        self._optimizer.load_state_dict(state.optimizer)
+        torch.set_rng_state(state.random)
+        self.step, self._best_ap, self._unreadable = state.step, state.best_ap, state.unreadable
+        return TrainingLog(self._request.output / LOG, state.log)
+
+    @staticmethod
+    def _timed(loader: DataLoader[Batch | Unreadable], reporter: Reporter) -> Iterator[Batch]:
+        """Yield the batches and count the time until each was there."""
+        before = time.monotonic()
+        for batch in loader:
+            reporter.waited(time.monotonic() - before)
+            if isinstance(batch, Unreadable):
+                raise FrameError(batch.reason)
+            yield batch
+            before = time.monotonic()
+
+
+def gradients(model: CornerNet, batch: Batch, recipe: Recipe) -> tuple[Losses, float]:
+    """Compute losses and gradients of a batch.
+
+    Returns:
+        The losses, and the norm of the gradients before they were scaled down to the recipe's; NaN or infinite where
+        either is.
+    """
+    device = next(model.parameters()).device
+    images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+    targets = TargetBatch(*(part.to(device) for part in batch.targets))
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        stacks = model.all_stacks(images)
+    losses = corner_losses(stacks, targets, recipe.losses)
+    model.zero_grad()
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
+    losses = detached(losses)
+    return losses, float(norm) if math.isfinite(losses.total) else math.nan
+
+
+def _begin(request: FitRequest, pictures: Pictures) -> tuple[CornerNet, ModelSpec, list[str]]:
+    """Return the network before its first step, its spec, and what people should know."""
+    recipe = request.recipe
+    if request.checkpoint is not None:
+        return adapt(load_checkpoint(request.checkpoint), pictures.class_names, recipe.input_size)
     config = preset(recipe.arch, classes=len(pictures.class_names))
     spec = ModelSpec(
         name=config.name,
@@ -94,109 +256,14 @@ def fit(recipe: Recipe, pictures: Pictures, output: Path) -> Path:
         input_size=recipe.input_size,
         largest_size=recipe.input_size,
     )
-    model = CornerNet(config).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # in stubs for tensors only
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
-    checkpoint, log = output / f"{config.name}.safetensors", _Log(output / "log.csv", recipe.steps)
-    if checkpoint.exists():
-        raise OutputError(f"{checkpoint} exists: choose another folder")
-    with _progress() as progress:
-        task = progress.add_task("training", total=recipe.steps, losses="")
-        for step, (images, targets) in enumerate(_fetched(_batches(recipe, pictures, spec)), start=1):
-            losses = _step(model, optimizer, images, targets, recipe)
-            schedule.step()
-            log.add(step, losses, float(schedule.get_last_lr()[0]))
-            progress.update(task, completed=step, losses=log.summary())
-            if step % SAVE_EVERY == 0 or step == recipe.steps:
-                save_checkpoint(checkpoint, model, spec)
-    return checkpoint
+    return CornerNet(config), spec, []
 
 
-def _step(
-    model: CornerNet,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    targets: TargetBatch,
-    recipe: Recipe,
-) -> Losses:
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        stacks = model.all_stacks(images.contiguous(memory_format=torch.channels_last))
-    losses = corner_losses(stacks, targets)
-    if not torch.isfinite(losses.total):
-        raise CornerNetError("the loss is no longer finite; lower the learning rate")
-    optimizer.zero_grad()
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
-    optimizer.step()
-    return Losses(*(part.detach() for part in losses))
-
-
-def _batches(recipe: Recipe, pictures: Pictures, spec: ModelSpec) -> DataLoader[tuple[torch.Tensor, TargetBatch]]:
-    """Return exactly as many batches as the recipe has steps; pictures are drawn anew when all were seen."""
-    examples = Examples(pictures, spec)
-    order = RandomSampler(
-        examples,
-        num_samples=recipe.steps * recipe.batch,
-        generator=torch.Generator().manual_seed(recipe.seed),
-    )
-    # A loader is typed by what its data set holds; what it yields is what ``collate`` makes of it.
-    return DataLoader(
-        cast("Dataset[tuple[torch.Tensor, TargetBatch]]", examples),
-        recipe.batch,
-        sampler=order,
-        num_workers=1,
-        collate_fn=collate,
-    )
-
-
-def _fetched(loader: DataLoader[tuple[torch.Tensor, TargetBatch]]) -> Iterator[tuple[torch.Tensor, TargetBatch]]:
-    """Yield the batches; an error of ours comes without the traceback that a loader wraps around its message."""
-    try:
-        yield from loader
-    except CornerNetError as error:
-        kind = type(error)
-        raise kind(str(error).rpartition(f"{kind.__name__}: ")[2].rstrip()) from error
-
-
-class _Log:
-    """Mean losses over every ``LOG_EVERY`` steps, and over those left at the end, as CSV."""
-
-    _COLUMNS = ("step", "detection", "pull", "push", "offset", "learning_rate", "elapsed_s")
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self._steps = steps
-        self._path, self._start = path, time.monotonic()
-        self._recent: list[Losses] = []
-        self._rows: list[tuple[str, ...]] = []
-
-    def add(self, step: int, losses: Losses, learning_rate: float) -> None:
-        self._recent.append(losses)
-        if len(self._recent) == LOG_EVERY or step == self._steps:
-            means = [f"{float(torch.stack(part).mean()):.4f}" for part in zip(*self._recent, strict=True)]
-            elapsed = f"{time.monotonic() - self._start:.0f}"
-            self._rows.append((str(step), *means, f"{learning_rate:.3g}", elapsed))
-            self._recent.clear()
-            self._write()
-
-    def summary(self) -> str:
-        if not self._rows:
-            return ""
-        return " ".join(f"{name} {value}" for name, value in zip(self._COLUMNS[1:5], self._rows[-1][1:5], strict=True))
-
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self._COLUMNS)
-        writer.writerows(self._rows)
-        write_atomically(self._path, text.getvalue())
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console_for_people(),
-    )
+def _prepare_folder(request: FitRequest) -> None:
+    output = make_folder(request.output)
+    held = [name for name in (STATE, LAST, BEST) if (output / name).exists()]
+    if held and not request.resume:
+        raise OutputError(f"{output / held[0]} exists: add --resume to go on with it, or choose another folder")
+    for name in (STATE, LOG, PLOT, LAST, BEST):
+        for abandoned in output.glob(f".{name}.*"):  # half-written when an earlier run was killed
+            abandoned.unlink(missing_ok=True)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
+from cornernet_train.recipe import LossWeights
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cornernet_export.model import CornerTensors
 
-PULL_WEIGHT = 0.1
-PUSH_WEIGHT = 0.1
-OFFSET_WEIGHT = 1.0
+PAPER = LossWeights()
+
 CLAMP = 1e-4  # of probabilities, so that no logarithm runs away
 
 
@@ -28,6 +29,7 @@ class TargetBatch(NamedTuple):
         br_cells: int64 [N, M].
         tl_offsets: float32 [N, M, 2], x y.
         br_offsets: float32 [N, M, 2].
+        labels: int64 [N, M].
         present: bool [N, M], False where padded.
     """
 
@@ -37,6 +39,7 @@ class TargetBatch(NamedTuple):
     br_cells: torch.Tensor
     tl_offsets: torch.Tensor
     br_offsets: torch.Tensor
+    labels: torch.Tensor
     present: torch.Tensor
 
 
@@ -54,14 +57,15 @@ class Losses(NamedTuple):
         return self.detection + self.pull + self.push + self.offset
 
 
-def corner_losses(stacks: Sequence[CornerTensors], targets: TargetBatch) -> Losses:
+def corner_losses(stacks: Sequence[CornerTensors], targets: TargetBatch, weights: LossWeights = PAPER) -> Losses:
     """Return the losses averaged over the stacks.
 
     Args:
         stacks: Maps of every stack.
         targets: What they should hold.
+        weights: What each part counts.
     """
-    parts = [_stack_losses(maps, targets) for maps in stacks]
+    parts = [_stack_losses(maps, targets, weights) for maps in stacks]
     return Losses(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
 
 
@@ -83,7 +87,7 @@ def focal_loss(heat: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def pull_push_loss(
-    tl_embed: torch.Tensor, br_embed: torch.Tensor, present: torch.Tensor
+    tl_embed: torch.Tensor, br_embed: torch.Tensor, present: torch.Tensor, labels: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Associative embedding losses (equations 4 and 5), each picture's divided by its objects, summed over pictures.
 
@@ -93,6 +97,7 @@ def pull_push_loss(
         tl_embed: [N, M], embedding at each object's top-left corner.
         br_embed: [N, M], at its bottom-right corner.
         present: bool [N, M].
+        labels: int64 [N, M], to push only objects of one class apart.
 
     Returns:
         Scalars: corners of one object pulled together; means of different objects pushed at least 1 apart.
@@ -103,19 +108,22 @@ def pull_push_loss(
     pull = (apart.sum(1) / count).sum()
     pairs = present[:, :, None] & present[:, None, :]
     pairs &= ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    if labels is not None:
+        pairs &= labels[:, :, None] == labels[:, None, :]
     near = functional.relu(1 - (mean[:, :, None] - mean[:, None, :]).abs()) * pairs
-    push = (near.sum((1, 2)) / (count * (count - 1)).clamp(min=1)).sum()
+    push = (near.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).sum()
     return pull, push
 
 
-def _stack_losses(maps: CornerTensors, targets: TargetBatch) -> Losses:
+def _stack_losses(maps: CornerTensors, targets: TargetBatch, weights: LossWeights) -> Losses:
     tl_embed = _gather(maps.tl_embed, targets.tl_cells)[..., 0]
     br_embed = _gather(maps.br_embed, targets.br_cells)[..., 0]
-    pull, push = pull_push_loss(tl_embed, br_embed, targets.present)
+    labels = targets.labels if weights.push_within_class else None
+    pull, push = pull_push_loss(tl_embed, br_embed, targets.present, labels)
     offset = _offset_loss(_gather(maps.tl_offset, targets.tl_cells), targets.tl_offsets, targets.present)
     offset = offset + _offset_loss(_gather(maps.br_offset, targets.br_cells), targets.br_offsets, targets.present)
     detection = focal_loss(maps.tl_heat, targets.tl_heat) + focal_loss(maps.br_heat, targets.br_heat)
-    return Losses(detection, PULL_WEIGHT * pull, PUSH_WEIGHT * push, OFFSET_WEIGHT * offset)
+    return Losses(detection, weights.pull * pull, weights.push * push, weights.offset * offset)
 
 
 def _offset_loss(offset: torch.Tensor, target: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""A training of seconds: pictures that are easy to learn and a recipe of few steps. Also run by tests as a program."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cornernet_train.loop import FitRequest, fit
+from cornernet_train.recipe import Recipe
+from cornernet_train.shapes import Scene
+
+TINY = Recipe(
+    arch="cornernet-tiny", input_size=(63, 63), steps=15, batch=2, learning_rate=2.5e-3, ema_decay=0.0, save_every=500
+)
+
+
+class Rectangles:
+    """Pictures of the input's size with one bright rectangle each; fast to make, and easy to learn."""
+
+    class_names = ("wide", "tall")
+    warnings = ()
+
+    def __init__(self, count=2):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        # Four pixels are a cell.
+        box = [8 + 4 * index, 20, 56, 40] if index % 2 == 0 else [20, 6 + 4 * index, 44, 58]
+        image = np.full((63, 63, 3), 40, np.uint8)
+        image[box[1] : box[3], box[0] : box[2]] = 220
+        return Scene(image, np.array([box], np.float32), np.array([index % 2], np.int64))
+
+    def name(self, index):
+        return f"rectangle {index}"
+
+
+def killable(output, *, resume):
+    """Train for twelve steps, each of which is saved; fast enough to be killed and begun again often."""
+    torch.set_num_threads(1)
+    recipe = replace(TINY, steps=12, save_every=1, ema_decay=0.9)
+    return fit(FitRequest(recipe, Path(output), resume=resume), Rectangles())
+
+
+if __name__ == "__main__":
+    killable(sys.argv[1], resume=(Path(sys.argv[1]) / "state.pt").exists())

@@ -1,0 +1,286 @@
+"""Training that was stopped, killed or starved goes on where it was, bit for bit, or says why it cannot."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from tiny_training import TINY, Rectangles, killable
+
+from cornernet_export.checkpoint import load_checkpoint
+from cornernet_runtime.errors import CheckpointError, CornerNetError, OutputError
+from cornernet_train import loop
+from cornernet_train.loop import FitRequest, fit
+from cornernet_train.recipe import Augmentation
+from cornernet_train.state import load_state
+
+# Odd numbers, so that the log's means and the rounds of pictures are interrupted in their middle.
+RECIPE = replace(
+    TINY,
+    steps=9,
+    save_every=4,
+    ema_decay=0.9,
+    augmentation=Augmentation(scales=(0.6, 1.4), flip=0.5, jitter=0.4, lighting=0.1),
+)
+PICTURES = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+class Stop(Exception):  # noqa: N818 - it is no error
+    """Stands for whatever ends a program."""
+
+
+def trained(output, *, recipe=RECIPE, stop_at=None, **request):
+    """Train; with ``stop_at``, until that step has begun."""
+    with pytest.MonkeyPatch.context() as patch:
+        gradients, calls = loop.gradients, []
+
+        def stopping(*arguments):
+            calls.append(0)
+            if len(calls) == stop_at:
+                raise Stop
+            return gradients(*arguments)
+
+        patch.setattr(loop, "gradients", stopping)
+        return fit(FitRequest(recipe, output, **request), Rectangles(PICTURES))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    output = tmp_path_factory.mktemp("straight")
+    trained(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A folder whose training was stopped in its seventh step, after the save of the fourth."""
+    output = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Stop):
+        trained(output, stop_at=7)
+    return output
+
+
+def copied(folder, target):
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def equal(first, second):
+    """Say whether two trees of containers hold the same, tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+def losses(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return [[value for name, value in row.items() if name != "elapsed_s"] for row in csv.DictReader(file)]
+
+
+# Bit for bit.
+
+
+def test_a_stopped_and_resumed_training_ends_like_a_straight_one_bit_for_bit(straight, stopped, tmp_path):
+    output = copied(stopped, tmp_path / "resumed")
+    assert load_state(output / "state.pt").step == 4
+    trained(output, resume=True)
+    first, second = (load_state(folder / "state.pt") for folder in (straight, output))
+    assert first.step == second.step == RECIPE.steps
+    for name in ("identity", "model", "average", "optimizer", "best_ap", "unreadable", "random"):
+        assert equal(getattr(first, name), getattr(second, name)), name
+    assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
+    assert losses(straight) == losses(output)
+
+
+def test_a_training_may_be_stopped_again_and_again(straight, stopped, tmp_path):
+    output = copied(stopped, tmp_path / "resumed")
+    for stop_at in (1, 2, 5):
+        with pytest.raises(Stop):
+            trained(output, stop_at=stop_at, resume=True)
+    trained(output, resume=True)
+    assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
+
+
+def test_a_finished_training_is_resumed_without_a_step(straight, tmp_path):
+    output = copied(straight, tmp_path / "again")
+    assert trained(output, stop_at=1, resume=True) == output / "last.safetensors"
+    assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
+
+
+def test_the_running_mean_differs_from_the_weights_and_is_what_ships(straight):
+    state = load_state(straight / "state.pt")
+    shipped = load_checkpoint(straight / "last.safetensors").model.state_dict()
+    name = "stem.0.0.weight"
+    assert torch.equal(shipped[name], state.average[name])
+    assert not torch.equal(shipped[name], state.model[name])
+
+
+def test_training_goes_on_after_a_loss_that_was_not_finite(straight, tmp_path):
+    gradients, calls = loop.gradients, []
+
+    def failing(*arguments):
+        calls.append(0)
+        parts, norm = gradients(*arguments)
+        return parts, math.nan if len(calls) == 6 else norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "gradients", failing)
+        said = r"step 6: .* on rectangle \d, rectangle \d; the weights of the last save stay in "
+        with pytest.raises(CornerNetError, match=said):
+            fit(FitRequest(RECIPE, tmp_path), Rectangles(PICTURES))
+    assert load_state(tmp_path / "state.pt").step == 4
+    assert all(tensor.isfinite().all() for tensor in load_checkpoint(tmp_path / "last.safetensors").model.parameters())
+    trained(tmp_path, resume=True)
+    assert (straight / "last.safetensors").read_bytes() == (tmp_path / "last.safetensors").read_bytes()
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"learning_rate": 1e-3}, "recipe.learning_rate was 0.0025 and is now 0.001"),
+        ({"steps": 10, "seed": 2}, "recipe.seed was 1 and is now 2; recipe.steps was 9 and is now 10"),
+        ({"augmentation": replace(RECIPE.augmentation, flip=0.0)}, "recipe.augmentation.flip was 0.5 and is now 0.0"),
+    ],
+)
+def test_another_recipe_is_refused_and_the_difference_said(stopped, tmp_path, changed, said):
+    output = copied(stopped, tmp_path / "other")
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with pytest.raises(CornerNetError) as caught:
+        trained(output, recipe=replace(RECIPE, **changed), resume=True)
+    assert f"cannot resume with another configuration: {said}; give what was given then" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_other_pictures_are_refused(stopped, tmp_path):
+    output = copied(stopped, tmp_path / "other")
+    with pytest.raises(CornerNetError, match="pictures was 5 and is now 6"):
+        fit(FitRequest(RECIPE, output, resume=True), Rectangles(6))
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match=r"state\.pt: no such file, so there is nothing to resume"):
+        trained(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
+def test_a_truncated_state_is_refused(stopped, tmp_path, part):
+    output = copied(stopped, tmp_path / "cut")
+    content = (output / "state.pt").read_bytes()
+    (output / "state.pt").write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(CheckpointError, match=r"state\.pt: not a whole training state"):
+        trained(output, resume=True)
+
+
+def test_a_state_that_would_execute_something_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"version": 1, "step": Evil()}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="not a whole training state"):
+        load_state(tmp_path / "state.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_file_of_tensors_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="not a training state of this version"):
+        load_state(tmp_path / "state.pt")
+
+
+# SIGKILL.
+
+
+def start(output):
+    paths = [*(Path(__file__).parents[2] / name for name in ("export", "runtime", "training", "benchmarks"))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, tiny_training.__file__, str(output)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def test_killed_at_random_moments_it_resumes_to_the_same_end_and_truncates_nothing(tmp_path):
+    killable(tmp_path / "straight", resume=False)
+    output, chance, seen = tmp_path / "killed", np.random.default_rng(0), set()
+    for _ in range(4):
+        process = start(output)
+        # Somewhere within the next few steps and saves, counted from the first file that changes.
+        before, began = _stamp(output), time.monotonic()
+        while _stamp(output) == before and process.poll() is None and time.monotonic() - began < 60:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0), process.stderr.read().decode()
+        process.stderr.close()
+        if (output / "state.pt").exists():
+            seen.add(load_state(output / "state.pt").step)
+        for path in output.glob("*.safetensors"):
+            load_checkpoint(path)
+    assert len(seen) >= 2
+    last = start(output)
+    assert last.wait(timeout=120) == 0, last.stderr.read().decode()
+    last.stderr.close()
+    name = "last.safetensors"
+    assert (output / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []
+
+
+def _stamp(output):
+    path = output / "state.pt"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+# A full disk.
+
+
+def test_a_disk_that_fills_up_ends_training_and_leaves_the_last_save_whole(straight, stopped, tmp_path):
+    output = copied(stopped, tmp_path / "full")
+    saved = {path.name: path.read_bytes() for path in output.iterdir() if path.name != "log.csv"}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The largest file that may be written is as small as a nearly full disk allows.
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*state\.pt: File too large"):
+            trained(output, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.name in saved} == saved
+    assert {path.name for path in output.iterdir()} <= saved.keys() | {"log.csv"}
+    trained(output, resume=True)
+    assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
