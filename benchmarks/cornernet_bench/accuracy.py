@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from pycocotools.coco import COCO
 
     from cornernet_runtime.detector import Detector
@@ -35,22 +39,43 @@ METRICS = (
 )
 
 
+RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """What a detector is worth on a data set, judged by pycocotools.
+
+    Attributes:
+        metrics: COCO's twelve numbers by name of ``METRICS``, points of 100; NaN where there is no such object.
+        per_class: AP of each class by name, points of 100; NaN where the data set has none of it.
+        curves: Precision [101] at each of ``RECALLS``, 0 to 1, mean over the classes, by the overlap that counts as
+            found.
+        pictures: How many.
+        detect_ms: Mean time that a picture took from frame to boxes, milliseconds.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, float]
+    curves: dict[str, NDArray[np.float64]]
+    pictures: int
+    detect_ms: float
+
+
 def evaluate(
     detector: Detector,
     annotations: Path,
     images: Path,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> dict[str, float]:
-    """Run the detector on every picture and return COCO's twelve numbers, in points from 0 to 100.
+) -> Accuracy:
+    """Run the detector on every picture and let pycocotools judge.
 
     Args:
         detector: Any backend. All its detections count, whatever their score.
-        annotations: COCO instances file. Categories are mapped to classes by their names.
+        annotations: COCO instances file. Categories are mapped to classes by their names; those that the model does not
+            know count as never found.
         images: Folder of its pictures.
         track: Wraps the image ids to show progress.
-
-    Returns:
-        By name of ``METRICS``; NaN where the data set has no such object.
 
     Raises:
         FrameError: The annotations or a picture cannot be read, or a class of the model is no category.
@@ -64,16 +89,38 @@ def evaluate(
         raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(categories)}")
     ids = [categories[name] for name in detector.class_names]
     rows: list[dict[str, Any]] = []
+    seconds = 0.0
     for image_id in track(truth.getImgIds()):
         frame = read_picture(images / truth.imgs[image_id]["file_name"])
-        rows += detector(frame).to_coco(image_id, ids)
+        begin = time.perf_counter()
+        detections = detector(frame)
+        seconds += time.perf_counter() - begin
+        rows += detections.to_coco(image_id, ids)
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(truth, _results(truth, rows), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    points = np.where(judge.stats < 0, np.nan, judge.stats * 100)  # COCO says -1 where there is nothing to find
-    return dict(zip(METRICS, points.tolist(), strict=True))
+    # COCO says -1 where there is nothing to find.
+    points = np.where(judge.stats < 0, np.nan, judge.stats * 100)
+    precision = judge.eval["precision"][:, :, :, 0, -1]  # [10 overlaps, 101 recalls, classes], all areas, 100 a picture
+    precision = np.where(precision < 0, np.nan, precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN, as it should be
+        per_class = 100 * np.nanmean(precision, axis=(0, 1))
+        curves = {
+            "0.50": np.nanmean(precision[0], axis=1),
+            "0.75": np.nanmean(precision[5], axis=1),
+            "0.50 to 0.95": np.nanmean(precision, axis=(0, 2)),
+        }
+    own = per_class[np.searchsorted(judge.params.catIds, ids)]
+    return Accuracy(
+        metrics=dict(zip(METRICS, points.tolist(), strict=True)),
+        per_class=dict(zip(detector.class_names, own.tolist(), strict=True)),
+        curves=curves,
+        pictures=len(truth.imgs),
+        detect_ms=1000 * seconds / len(truth.imgs),
+    )
 
 
 def _read(annotations: Path) -> COCO:

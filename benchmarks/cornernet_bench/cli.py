@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.columns import Columns
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -17,6 +19,10 @@ from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cornernet_bench.accuracy import Accuracy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,27 +37,56 @@ def _accuracy(arguments: argparse.Namespace) -> int:
 
     console = console_for_people()
     with open_model(arguments.model, arguments.backend, flip=arguments.flip, scales=arguments.scales) as detector:
-        metrics = evaluate(
+        accuracy = evaluate(
             detector,
             arguments.annotations,
             arguments.images,
             lambda ids: track(ids, "detecting", console=console, transient=True, disable=not console.is_terminal),
         )
         backend, scales = detector.backend.name, detector.scales
-    console.print(f"{arguments.model} in {backend}: COCO metrics, points of 100", soft_wrap=True, markup=False)
+    title = f"{arguments.model} in {backend}"
+    _print_accuracy(console, accuracy, title)
     if note := scales_note(arguments.scales, scales):
         console.print(note, soft_wrap=True)
-    table = Table("metric", box=box.SIMPLE_HEAD)
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, "-" if math.isnan(value) else f"{value:.2f}")
-    console.print(table)
     if arguments.json:
-        numbers = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        views = {"flip": arguments.flip, "scales": list(scales)}
-        content = {"model": str(arguments.model), "backend": backend, **views, **numbers}
+        content = {
+            "model": str(arguments.model),
+            "backend": backend,
+            "flip": arguments.flip,
+            "scales": list(scales),
+            "pictures": accuracy.pictures,
+            "detect_ms": accuracy.detect_ms,
+            **_without_nan(accuracy.metrics),
+            "per_class": _without_nan(accuracy.per_class),
+        }
         write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+    if arguments.curves:
+        from cornernet_bench.curves import draw_curves  # noqa: PLC0415 - an extra
+
+        draw_curves(accuracy, f"{title}, AP {accuracy.metrics['ap']:.2f}", arguments.curves)
     return 0
+
+
+def _print_accuracy(console: Console, accuracy: Accuracy, title: str) -> None:
+    console.print(
+        f"{title}: {accuracy.pictures} pictures, {accuracy.detect_ms:.1f} ms each from frame to boxes; "
+        "COCO metrics, points of 100",
+        soft_wrap=True,
+        markup=False,
+    )
+    metrics, classes = Table("metric", box=box.SIMPLE_HEAD), Table("class", box=box.SIMPLE_HEAD)
+    for table, heading, values in (
+        (metrics, "value", accuracy.metrics.items()),
+        (classes, "AP", accuracy.per_class.items()),
+    ):
+        table.add_column(heading, justify="right")
+        for name, value in values:
+            table.add_row(escape(name), "-" if math.isnan(value) else f"{value:.2f}")
+    console.print(Columns([metrics, classes]))
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
     accuracy.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
     accuracy.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
+    accuracy.add_argument("--curves", type=Path, metavar="FILE", help="also draw precision over recall (.png, .svg)")
     add_view_options(accuracy)
     accuracy.set_defaults(run=_accuracy)
     return parser

@@ -116,27 +116,7 @@ class Detector:
 
     def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
-        views = [self._views(check_frame(frame)) for frame in frames]
-        detections = []
-        for start in range(0, len(frames), self.backend.max_batch):
-            chunk = slice(start, start + self.backend.max_batch)
-            detections += self._detect(frames[chunk], views[chunk])
-        return detections
-
-    def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
-        """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
-        view = place(check_frame(frame).shape[:2], self.spec, [max(self.scales)])[0]
-        return self._run([frame], [view])[0], view
-
-    def finish(self, maps: CornerMaps, placement: Placement) -> Detections:
-        """Turn the maps of one view into detections: decode, back to the frame, suppress."""
-        return self._suppress(self._candidates(maps, placement))
-
-    def _views(self, frame: NDArray[np.uint8]) -> list[Placement]:
-        return place((frame.shape[0], frame.shape[1]), self.spec, self.scales, flip=self.flip)
-
-    def _detect(self, frames: Sequence[NDArray[np.uint8]], views: Sequence[list[Placement]]) -> list[Detections]:
-        """Detect in frames whose views fit into memory together."""
+        views = [place(check_frame(frame).shape[:2], self.spec, self.scales, flip=self.flip) for frame in frames]
         by_size: dict[Size, list[tuple[int, int]]] = {}
         for frame, own in enumerate(views):
             for number, view in enumerate(own):
@@ -153,6 +133,15 @@ class Detector:
             self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
             for frame, own in enumerate(views)
         ]
+
+    def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
+        """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
+        view = place(check_frame(frame).shape[:2], self.spec, [max(self.scales)])[0]
+        return self._run([frame], [view])[0], view
+
+    def finish(self, maps: CornerMaps, placement: Placement) -> Detections:
+        """Turn the maps of one view into detections: decode, back to the frame, suppress."""
+        return self._suppress(self._candidates(maps, placement))
 
     def _run(self, frames: Sequence[NDArray[np.uint8]], views: Sequence[Placement]) -> CornerMaps:
         """Run the network on one view of each frame, all of one input size."""

@@ -50,7 +50,7 @@ def merging_soft_nms(
 
     A corner becomes the mean of that corner over the picked box and the remaining ones of its class, weighted by the
     corner's score and, but for the picked box's own, by ``(1 - decay) ** merge_exponent``: only boxes that nearly
-    coincide count. Overlaps are those of the boxes before they move.
+    coincide count. A corner whose scores are all 0 stays. Overlaps are those of the boxes before they move.
 
     Args:
         boxes: [M, 4], x1 y1 x2 y2 in pixels.
@@ -66,10 +66,13 @@ def merging_soft_nms(
     boxes, corner_scores = boxes[order], corner_scores[order]
     picks, merged = [], []
     for pick in _pick(boxes, scores[order], labels[order], order, parameters):
-        weights = np.where(pick.remaining, (1 - pick.decay) ** np.float32(parameters.merge_exponent), 0)
+        # In float64, so that a mean of boxes within the frame is within the frame.
+        weights = np.where(pick.remaining, (1 - pick.decay.astype(np.float64)) ** parameters.merge_exponent, 0)
         weights[pick.position - pick.rivals.start] = 1
         shares = np.repeat(weights[:, None] * corner_scores[pick.rivals], 2, axis=1)
-        merged.append((boxes[pick.rivals] * shares).sum(0) / shares.sum(0))
+        total, own = shares.sum(0), boxes[pick.position]
+        sums = (boxes[pick.rivals] * shares).sum(0)
+        merged.append(np.divide(sums, total, out=own.astype(np.float64), where=total > 0))
         picks.append(pick)
     indices = order[np.array([pick.position for pick in picks], np.int64)]
     final = np.array([pick.score for pick in picks], np.float32)

@@ -144,7 +144,8 @@ class ModelSpec:
             for side, largest in zip(size, self.largest_size, strict=True):
                 check_side(side, self.modulus)
                 if side > largest:
-                    raise RecordError(f"input_size: expected at most {self.largest_size}, got {size}")
+                    field = "input_size" if size == self.input_size else "other_sizes"
+                    raise RecordError(f"{field}: expected at most {self.largest_size}, got {size}")
         if len(set(self.sizes)) < len(self.sizes):
             raise RecordError(f"other_sizes: expected distinct sizes, got {self.sizes}")
         if self.geometry == "native" and not self.dynamic:

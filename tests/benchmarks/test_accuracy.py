@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from cornernet_bench.accuracy import METRICS, evaluate
+from cornernet_bench.accuracy import METRICS, RECALLS, evaluate
+from cornernet_bench.curves import draw_curves
 from cornernet_runtime.detections import Detections
-from cornernet_runtime.errors import FrameError
+from cornernet_runtime.errors import FrameError, OutputError
 
 NAMES = ("ant", "bee")
 CATEGORIES = [{"id": 3, "name": "ant"}, {"id": 8, "name": "bee"}]
@@ -48,10 +49,12 @@ def judged(tmp_path):
     ``truth`` holds, per picture, (box, class name); ``planted`` (box, score, label). Boxes are x1 y1 x2 y2.
     """
 
-    def run(truth, planted, class_names=NAMES, categories=CATEGORIES, **more):
+    def run(truth, planted, class_names=NAMES, categories=CATEGORIES, *, whole=False, **more):
         ids = {category["name"]: category["id"] for category in categories}
         write_set(tmp_path, truth, ids, categories)
-        return evaluate(PlantedDetector(planted, class_names), tmp_path / "a.json", tmp_path / "images", **more)
+        detector = PlantedDetector(planted, class_names)
+        accuracy = evaluate(detector, tmp_path / "a.json", tmp_path / "images", **more)
+        return accuracy if whole else accuracy.metrics
 
     return run
 
@@ -254,7 +257,7 @@ def test_annotations_without_area_or_iscrowd_are_taken_as_plain_boxes(tmp_path, 
     content = json.loads((tmp_path / "a.json").read_text())
     del content["annotations"][0][missing]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    metrics = evaluate(PlantedDetector({1: [(SMALL, 0.9, 0)]}), tmp_path / "a.json", tmp_path / "images")
+    metrics = evaluate(PlantedDetector({1: [(SMALL, 0.9, 0)]}), tmp_path / "a.json", tmp_path / "images").metrics
     assert metrics["ap_small"] == pytest.approx(100, abs=HAND)
 
 
@@ -273,3 +276,61 @@ def test_a_picture_that_cannot_be_decoded_is_an_error_that_names_it(tmp_path, co
     with pytest.raises(FrameError) as caught:
         evaluate(PlantedDetector({}), tmp_path / "a.json", tmp_path / "images")
     assert str(caught.value).startswith(f"{tmp_path / 'images' / '1.png'}: cannot be decoded")
+
+
+# Classes, curves, time.
+
+
+def test_each_class_has_its_ap_whatever_the_order_of_the_categories(judged):
+    truth = {1: [(MEDIUM, "ant"), (LARGE, "ant"), (SMALL, "bee")]}
+    planted = {1: [(MEDIUM, 0.9, 1), (SMALL, 0.8, 0)]}
+    accuracy = judged(truth, planted, class_names=("bee", "ant"), whole=True)
+    assert accuracy.per_class == {"bee": pytest.approx(100, abs=HAND), "ant": pytest.approx(100 * 51 / 101, abs=HAND)}
+    assert np.mean(list(accuracy.per_class.values())) == pytest.approx(accuracy.metrics["ap"], abs=HAND)
+
+
+def test_a_class_without_objects_has_no_ap(judged):
+    accuracy = judged({1: [(MEDIUM, "ant")]}, {1: [(MEDIUM, 0.9, 0)]}, whole=True)
+    assert accuracy.per_class["ant"] == pytest.approx(100, abs=HAND)
+    assert math.isnan(accuracy.per_class["bee"])
+
+
+def test_curves_are_the_precision_at_each_recall(judged):
+    truth = {1: [(MEDIUM, "ant")], 2: [(MEDIUM, "ant")]}
+    # Right, wrong, right: precision 1 up to a recall of a half, then 2/3. The boxes are exact, so at every overlap.
+    planted = {1: [(MEDIUM, 0.9, 0), (LARGE, 0.6, 0)], 2: [(MEDIUM, 0.3, 0)]}
+    accuracy = judged(truth, planted, whole=True)
+    assert list(accuracy.curves) == ["0.50", "0.75", "0.50 to 0.95"]
+    for precision in accuracy.curves.values():
+        assert precision == pytest.approx(np.where(RECALLS <= 0.5, 1, 2 / 3), abs=HAND)
+
+
+def test_curves_differ_by_the_overlap_that_counts(judged):
+    accuracy = judged({1: [([100, 50, 200, 150], "ant")]}, {1: [([100, 50, 172, 150], 0.9, 0)]}, whole=True)
+    means = {name: float(precision.mean()) for name, precision in accuracy.curves.items()}
+    assert means == {"0.50": pytest.approx(1), "0.75": 0, "0.50 to 0.95": pytest.approx(0.5)}
+
+
+def test_pictures_are_counted_and_timed(judged):
+    accuracy = judged({1: [(MEDIUM, "ant")], 2: []}, {}, whole=True)
+    assert accuracy.pictures == 2
+    assert accuracy.detect_ms > 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_curves_are_drawn(judged, tmp_path, suffix):
+    accuracy = judged({1: [(MEDIUM, "ant")]}, {1: [(MEDIUM, 0.9, 0)]}, whole=True)
+    draw_curves(accuracy, "a title", tmp_path / f"curves.{suffix}")
+    content = (tmp_path / f"curves.{suffix}").read_bytes()
+    if suffix == "png":
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (540, 1320, 3)
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    else:
+        assert b"<svg" in content
+
+
+def test_a_format_that_cannot_be_drawn_is_named(judged, tmp_path):
+    accuracy = judged({1: [(MEDIUM, "ant")]}, {}, whole=True)
+    with pytest.raises(OutputError, match=r"curves\.txt: cannot be drawn"):
+        draw_curves(accuracy, "a title", tmp_path / "curves.txt")

@@ -78,7 +78,9 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    assert list(reports[name]) == ["model", "backend", "flip", "scales", *METRICS]
+    head = ["model", "backend", "flip", "scales", "pictures", "detect_ms"]
+    assert list(reports[name]) == [*head, *METRICS, "per_class"]
+    assert list(reports[name]["per_class"]) == ["ant", "bee", "cat"]
     numbers = [reports[name][metric] for metric in METRICS]
     assert all(0 <= number <= 100 for number in numbers if number is not None)
     # As shares of 1 these would be less than 1.
@@ -112,7 +114,7 @@ def test_the_table_goes_to_standard_error_when_output_is_no_terminal(bundle_path
     assert accuracy(bundle_path, data_set) == 0
     said = capfd.readouterr()
     assert said.out == ""
-    table = dict(line.split() for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
+    table = dict(line.split()[:2] for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
     numbers = {metric: reports["bundle"][metric] for metric in METRICS}
     assert table == {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
     assert "onnxruntime" in said.err
@@ -199,3 +201,20 @@ def test_wrong_usage_is_status_2(arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_flip_and_scales_are_in_the_report_and_a_fixed_input_says_what_it_does(bundle_path, data_set, tmp_path, capfd):
+    flags = ["--flip", "--scales", "0.5,1,2", "--json", tmp_path / "a.json", "--curves", tmp_path / "a.png"]
+    assert accuracy(bundle_path, data_set, *flags) == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert (report["flip"], report["scales"]) == (True, [0.25, 0.5, 1.0])
+    assert "scales 0.5, 1, 2 become 0.25, 0.5, 1 of what fills it" in capfd.readouterr().err
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scales", ["", "0", "-1", "1,1", "nan", "inf", "11", "one", "1 2"])
+def test_scales_that_are_none_are_wrong_usage(bundle_path, data_set, capfd, scales):
+    with pytest.raises(SystemExit) as caught:
+        accuracy(bundle_path, data_set, f"--scales={scales}")
+    assert caught.value.code == 2
+    assert "--scales: expected distinct numbers above 0" in capfd.readouterr().err

@@ -618,6 +618,17 @@ def test_the_views_of_several_scales_are_merged_as_the_loops_merge_them(frame_si
     assert found.scores == pytest.approx([score for _, score, _ in expected], rel=1e-3)
 
 
+def test_second_sights_are_merged_with_what_remains_of_their_class():
+    # What was picked before no longer counts, however much it overlaps.
+    backend, frame, scales = SeeingBackend(NATIVE), scene(210, 201, SCENE), (0.5, 0.75, 1.0, 1.25)
+    expected = merged_by_loops(*union_of(backend, NATIVE, frame, scales, flip=False), NATIVE.nms)
+    found = Detector(backend, NATIVE, scales=scales)(frame)
+    assert len(expected) > 2 * len(SCENE)
+    assert found.labels.tolist() == [label for _, _, label in expected]
+    assert np.abs(found.boxes - np.array([box for box, _, _ in expected])).max() < 0.01  # as above
+    assert found.scores == pytest.approx([score for _, score, _ in expected], rel=1e-3)
+
+
 def test_at_most_as_many_as_the_model_keeps_come_of_all_views_together():
     spec = replace(NATIVE, nms=replace(NATIVE.nms, max_detections=7))
     found = Detector(RandomBackend(spec), spec, flip=True, scales=FIVE_SCALES)(noise(60, 90))

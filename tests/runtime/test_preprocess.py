@@ -362,11 +362,20 @@ def test_every_view_is_prepared_as_if_it_were_the_first(normalisation):
     preprocess = Preprocessor(normalisation)
     for seed, size in enumerate([(31, 47), (90, 20), (20, 90), (1, 1), (100, 100), (31, 47)]):
         frame = noise(*size, seed)
-        fitted, native = place(size, SMALL_SPEC, [1.0, 0.5], flip=True), place(size, NATIVE, [0.5, 1.0, 1.5], flip=True)
-        for view in (*fitted, *native):
+        fitted, native = place(size, SMALL_SPEC, [1.0, 0.5], flip=True), place(size, NATIVE, [1.0, 0.5], flip=True)
+        for view in (*native, *fitted):
             output = np.full((3, *view.input_size), np.nan, np.float32)
             preprocess(frame, view, output)
             assert np.array_equal(output, run_view(frame, view, normalisation)), f"frame {seed}: {view}"
+
+
+def test_a_frame_a_little_larger_than_all_before_is_prepared_alike():
+    preprocess = Preprocessor(PLAIN)
+    for seed, size in enumerate([(30, 40), (35, 40), (45, 40), (50, 47)]):
+        (view,) = place(size, NATIVE)
+        output = np.full((3, *view.input_size), np.nan, np.float32)
+        preprocess(noise(*size, seed), view, output)
+        assert np.array_equal(output, run_view(noise(*size, seed), view))
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)

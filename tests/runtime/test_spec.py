@@ -181,7 +181,7 @@ def test_a_field_that_does_not_hold_is_named(path, value, message):
         ({"modulus": 2}, "modulus: expected a multiple of the stride 4, got 2"),
         ({"input_size": (511, 895)}, r"input_size: expected at most \(767, 767\), got \(511, 895\)"),
         ({"input_size": (895, 511)}, r"input_size: expected at most \(767, 767\), got \(895, 511\)"),
-        ({"other_sizes": ((511, 511), (511, 895))}, r"input_size: expected at most \(767, 767\), got \(511, 895\)"),
+        ({"other_sizes": ((511, 511), (511, 895))}, r"other_sizes: expected at most \(767, 767\), got \(511, 895\)"),
         ({"other_sizes": ((511, 767),)}, r"other_sizes: expected distinct sizes, got \(\(511, 767\), \(511, 767\)\)"),
         ({"other_sizes": ((511, 511), (511, 511))}, "other_sizes: expected distinct sizes"),
         ({"geometry": "native"}, "geometry: native needs a model that is dynamic$"),

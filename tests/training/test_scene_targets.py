@@ -53,7 +53,7 @@ class TruthBackend:
 
 def average_precision(folder, targets):
     detector = Detector(TruthBackend(targets), SPEC)
-    return evaluate(detector, folder / "annotations.json", folder / "images")
+    return evaluate(detector, folder / "annotations.json", folder / "images").metrics
 
 
 def without(folder, left_out):

@@ -24,7 +24,7 @@ def validation_ap(model: CornerNet, spec: ModelSpec, folder: Path) -> float:
         FrameError: The folder cannot be read, or lacks a class of the model.
     """
     detector = Detector(TorchBackend(model), spec)
-    return float(evaluate(detector, folder / "annotations.json", folder / "images")["ap"])
+    return evaluate(detector, folder / "annotations.json", folder / "images").metrics["ap"]
 
 
 def check_validation(folder: Path, class_names: tuple[str, ...]) -> None:

@@ -1,0 +1,55 @@
+"""Precision over recall as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cornernet_bench.accuracy import RECALLS
+from cornernet_runtime.errors import OutputError
+from cornernet_runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cornernet_bench.accuracy import Accuracy
+
+
+def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
+    """Draw precision over recall, mean over the classes, one line an overlap, and AP as a bar a class.
+
+    Args:
+        accuracy: What to draw.
+        title: Stands above.
+        path: A ``.png``, ``.svg`` or ``.pdf`` file.
+
+    Raises:
+        OutputError: matplotlib is not installed, does not know the format, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
+    names, values = list(accuracy.per_class), list(accuracy.per_class.values())
+    figure = Figure(figsize=(11, max(4.5, 0.22 * len(names))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    for name, precision in accuracy.curves.items():
+        left.plot(RECALLS, precision, label=f"IoU {name}")
+    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    left.grid(alpha=0.3)
+    left.legend()
+    bars = right.barh(range(len(names)), np.nan_to_num(values), color="tab:gray")
+    right.bar_label(bars, ["-" if math.isnan(value) else f"{value:.1f}" for value in values], padding=3)
+    right.set_yticks(range(len(names)), names)
+    right.invert_yaxis()
+    right.set(xlabel="AP, points of 100", xlim=(0, 108))
+    content = io.BytesIO()
+    try:
+        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)
+    except ValueError as error:
+        raise OutputError(f"{path}: cannot be drawn: {error}; name a .png, .svg or .pdf file") from error
+    write_atomically(path, content.getvalue())
