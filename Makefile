@@ -19,10 +19,15 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 help: ## Print this list
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, detect, annotate the pictures
+MODEL := models/cornernet-tiny/cornernet-tiny.safetensors
+
+demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate the pictures
 	rm -rf build/demo
-	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 12 --seed 2026
-	$(BIN)/cornernet-export models/cornernet-tiny/cornernet-tiny.safetensors --output build/tiny --force
+	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 60 --seed 2026
+	$(BIN)/cornernet-export $(MODEL) --output build/tiny --force
+	$(BIN)/cornernet-export $(MODEL) --output build/tiny-1-stack --stacks 1 --force 2> build/demo/tiny-1-stack.txt
+	$(BIN)/cornernet-bench accuracy $(MODEL) build/tiny build/tiny-1-stack \
+	  --annotations build/demo/scenes/annotations.json --images build/demo/scenes/images
 	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --score 0.5 --output build/demo/detections --json build/demo/detections.jsonl
 	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --score 0.5 --corners --output build/demo/corners
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"

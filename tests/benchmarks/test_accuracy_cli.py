@@ -218,3 +218,20 @@ def test_scales_that_are_none_are_wrong_usage(bundle_path, data_set, capfd, scal
         accuracy(bundle_path, data_set, f"--scales={scales}")
     assert caught.value.code == 2
     assert "--scales: expected distinct numbers above 0" in capfd.readouterr().err
+
+
+def test_several_models_stand_side_by_side(checkpoint_path, bundle_path, data_set, reports, tmp_path, capfd):
+    paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
+    assert main(["accuracy", str(checkpoint_path), str(bundle_path), *paths, "--json", str(tmp_path / "a.json")]) == 0
+    models = json.loads((tmp_path / "a.json").read_text())["models"]
+    assert [report["backend"] for report in models] == ["torch", "onnxruntime"]
+    assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
+    lines = [line.split() for line in capfd.readouterr().err.splitlines()]
+    row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime"])
+    assert float(row[4]) == pytest.approx(models[1]["ap"], abs=0.005)
+
+
+def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):
+    paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
+    assert main(["accuracy", str(bundle_path), str(bundle_path), *paths, "--curves", "a.png"]) == 1
+    assert "--curves draws one model" in capfd.readouterr().err
