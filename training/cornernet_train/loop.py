@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset
 from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
-from cornernet_runtime.files import make_folder, sha256
+from cornernet_runtime.files import make_folder, sha256, write_atomically
 from cornernet_runtime.records import to_json
 from cornernet_runtime.spec import ModelSpec
 from cornernet_train.data import Batch, Unreadable, batches
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from cornernet_train.pictures import Pictures
 
-STATE, LOG, PLOT, LAST, BEST = "state.pt", "log.csv", "log.png", "last.safetensors", "best.safetensors"
+STATE, CONFIG, LOG, PLOT = "state.pt", "config.json", "log.csv", "log.png"
+LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ def fit(request: FitRequest, pictures: Pictures) -> Path:
     """Train and return the path of the best checkpoint.
 
     ``output`` gets ``state.pt`` (to resume), ``last.safetensors`` and ``best.safetensors`` (running means of the
-    weights, ready to export; the best by validation AP), ``log.csv`` and ``log.png``. Each is replaced as a whole.
+    weights, ready to export; the best by validation AP), ``config.json``, ``log.csv`` and ``log.png``. Each is
+    replaced as a whole.
 
     Raises:
         OutputError: ``output`` cannot be written, or holds a training and ``resume`` is not set.
@@ -196,6 +199,7 @@ class Trainer:
             random=torch.get_rng_state(),
         )
         save_state(output / STATE, state)
+        write_atomically(output / CONFIG, json.dumps(self._identity, indent=1) + "\n")
         save_checkpoint(output / LAST, self._average.model, self._spec)
 
     def _resumed(self) -> TrainingLog:
@@ -264,6 +268,6 @@ def _prepare_folder(request: FitRequest) -> None:
     held = [name for name in (STATE, LAST, BEST) if (output / name).exists()]
     if held and not request.resume:
         raise OutputError(f"{output / held[0]} exists: add --resume to go on with it, or choose another folder")
-    for name in (STATE, LOG, PLOT, LAST, BEST):
+    for name in (STATE, CONFIG, LOG, PLOT, LAST, BEST):
         for abandoned in output.glob(f".{name}.*"):  # half-written when an earlier run was killed
             abandoned.unlink(missing_ok=True)

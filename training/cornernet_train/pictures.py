@@ -100,14 +100,13 @@ class CocoPictures:
             raise FrameError(f"{path}: none of its {len(names)} pictures is there, such as {self.absent[0]}")
         self._paths = [name for name in names.values() if name.is_file()]
         self._objects = [objects[key] for key, name in names.items() if name.is_file()]
-        notes = [
+        self.warnings: Sequence[str] = [
             f"{path}: {len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
             for what, found in (("boxes left out, without area or outside", dropped), ("pictures missing", self.absent))
             if found
         ]
         if not any(self._objects):
-            notes.append(f"{path}: there is no object on any picture")
-        self.warnings = notes
+            self.warnings = [*self.warnings, f"{path}: there is no object on any picture"]
 
     def __len__(self) -> int:
         return len(self._paths)
