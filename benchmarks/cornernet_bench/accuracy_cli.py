@@ -33,7 +33,11 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("models", metavar="MODEL", nargs="+", help="a bundle, an .onnx file or a checkpoint")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances file")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
-    parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="what runs the network (default: the best here); a checkpoint runs in torch or torch-fp16",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="also draw precision over recall (.png, .svg)")
     add_view_options(parser)

@@ -26,8 +26,8 @@ def open_model(
     """
     if Path(path).suffix not in CHECKPOINTS:
         return Detector.open(path, backend, flip=flip, scales=scales)
-    if backend not in (None, "torch"):
-        raise BackendError(f"{path}: a checkpoint runs in torch; export it to run in {backend}")
-    from cornernet_export.torch_backend import open_checkpoint  # noqa: PLC0415 - imports torch
+    from cornernet_export.torch_backend import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
 
-    return open_checkpoint(Path(path), flip=flip, scales=scales)
+    if backend not in (None, "torch", HALF):
+        raise BackendError(f"{path}: a checkpoint runs in torch or {HALF}; export it to run in {backend}")
+    return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales)

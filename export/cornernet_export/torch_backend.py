@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cornernet_export.checkpoint import load_checkpoint
+from cornernet_export.model.rewrite import fold_batch_norms, to_half
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import CornerMaps
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.model import CornerNet
+
+
+HALF = "torch-fp16"
 
 
 class TorchBackend:
@@ -41,12 +45,20 @@ class TorchBackend:
         del self._model
 
 
-def open_checkpoint(path: Path, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Detector:
+def open_checkpoint(
+    path: Path, *, half: bool = False, flip: bool = False, scales: Sequence[float] = (1.0,)
+) -> Detector:
     """Open a checkpoint as a detector run by PyTorch; ``flip`` and ``scales`` as for ``Detector``.
+
+    With ``half``, weights and activations are what ``--precision fp16`` exports, and computed in float16, which ONNX
+    Runtime does not do on a CPU.
 
     Raises:
         CheckpointError: As ``load_checkpoint``.
         SizeError: As ``Detector``.
     """
     checkpoint = load_checkpoint(path)
-    return Detector(TorchBackend(checkpoint.model), checkpoint.spec, flip=flip, scales=scales)
+    model = to_half(fold_batch_norms(checkpoint.model)) if half else checkpoint.model
+    backend = TorchBackend(model)
+    backend.name = HALF if half else backend.name
+    return Detector(backend, checkpoint.spec, flip=flip, scales=scales)

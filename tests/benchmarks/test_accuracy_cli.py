@@ -235,3 +235,12 @@ def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):
     paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
     assert main(["accuracy", str(bundle_path), str(bundle_path), *paths, "--curves", "a.png"]) == 1
     assert "--curves draws one model" in capfd.readouterr().err
+
+
+def test_a_checkpoint_can_be_judged_in_half_precision(checkpoint_path, data_set, reports, tmp_path):
+    assert accuracy(checkpoint_path, data_set, "--backend", "torch-fp16", "--json", tmp_path / "a.json") == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["backend"] == "torch-fp16"
+    # Random weights make many near-ties, which half precision decides otherwise: near, but not the same numbers.
+    assert report["ap"] != reports["checkpoint"]["ap"]
+    assert report["ap50"] == pytest.approx(reports["checkpoint"]["ap50"], abs=5)
