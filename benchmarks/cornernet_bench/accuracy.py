@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Accuracy:
         curves: Precision [101] at each of ``RECALLS``, 0 to 1, mean over the classes, by the overlap that counts as
             found.
         pictures: How many.
-        detect_ms: Mean time that a picture took from frame to boxes, milliseconds.
+        detect_ms: Mean time that a picture took from frame to boxes, milliseconds; to compare roughly, not a benchmark.
+        scaled_down: Pictures that exceed the largest size of a model that takes them at their own resolution.
     """
 
     metrics: dict[str, float]
@@ -60,6 +62,7 @@ class Accuracy:
     curves: dict[str, NDArray[np.float64]]
     pictures: int
     detect_ms: float
+    scaled_down: int
 
 
 def evaluate(
@@ -89,12 +92,13 @@ def evaluate(
         raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(categories)}")
     ids = [categories[name] for name in detector.class_names]
     rows: list[dict[str, Any]] = []
-    seconds = 0.0
+    seconds, scaled_down = 0.0, 0
     for image_id in track(truth.getImgIds()):
         frame = read_picture(images / truth.imgs[image_id]["file_name"])
         begin = time.perf_counter()
         detections = detector(frame)
         seconds += time.perf_counter() - begin
+        scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
         rows += detections.to_coco(image_id, ids)
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(truth, _results(truth, rows), "bbox")
@@ -120,6 +124,7 @@ def evaluate(
         curves=curves,
         pictures=len(truth.imgs),
         detect_ms=1000 * seconds / len(truth.imgs),
+        scaled_down=scaled_down,
     )
 
 

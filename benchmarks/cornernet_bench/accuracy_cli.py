@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
 from rich.columns import Columns
@@ -13,7 +15,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from cornernet_runtime.cli.common import add_view_options, console_for_people, scales_note
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_runtime.cli.common import add_view_options, console_for_people, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.accuracy import Accuracy
+    from cornernet_runtime.detector import Detector
 
+CURVE_FORMATS = (".png", ".svg", ".pdf")
 COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
 
@@ -39,7 +44,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         help="what runs the network (default: the best here); a checkpoint runs in torch or torch-fp16",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
-    parser.add_argument("--curves", type=Path, metavar="FILE", help="also draw precision over recall (.png, .svg)")
+    parser.add_argument(
+        "--curves", type=Path, metavar="FILE", help="also draw precision over recall, of one model (.png, .svg, .pdf)"
+    )
     add_view_options(parser)
     parser.set_defaults(run=_run)
 
@@ -48,56 +55,85 @@ def _run(arguments: argparse.Namespace) -> int:
     console = console_for_people()
     if arguments.curves and len(arguments.models) > 1:
         raise CornerNetError("--curves draws one model: name one, or leave it away")
-    reports, rows = [], []
-    for model in arguments.models:
-        accuracy, backend, scales = _evaluate(model, arguments, console)
-        rows.append((model, backend, accuracy))
-        if note := scales_note(arguments.scales, scales):
-            console.print(f"{model}: {note}", soft_wrap=True, markup=False)
-        reports.append(
-            {
-                "model": str(model),
-                "backend": backend,
-                "flip": arguments.flip,
-                "scales": list(scales),
-                "pictures": accuracy.pictures,
-                "detect_ms": accuracy.detect_ms,
-                **_without_nan(accuracy.metrics),
-                "per_class": _without_nan(accuracy.per_class),
-            }
-        )
+    if arguments.curves and arguments.curves.suffix not in CURVE_FORMATS:
+        raise CornerNetError(f"{arguments.curves}: cannot be drawn; name a {', '.join(CURVE_FORMATS)} file")
+    from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.models import open_model  # noqa: PLC0415
+
+    rows: list[Row] = []
+    with contextlib.ExitStack() as stack:
+        views = {"flip": arguments.flip, "scales": arguments.scales}
+        # All are opened before the first is measured: a name mistyped costs nothing then.
+        detectors = [stack.enter_context(open_model(path, arguments.backend, **views)) for path in arguments.models]
+        for path, detector in zip(arguments.models, detectors, strict=True):
+            show = functools.partial(
+                track, description=escape(path), console=console, transient=True, disable=not console.is_terminal
+            )
+            accuracy = evaluate(detector, arguments.annotations, arguments.images, show)
+            rows.append(Row(path, detector, accuracy))
+            for note in (
+                scales_note(arguments.scales, detector.scales),
+                too_large_note(accuracy.scaled_down, detector.spec.largest_size),
+            ):
+                if note:
+                    console.print(f"{path}: {note}", soft_wrap=True, markup=False)
     if len(rows) == 1:
-        _print_one(console, *rows[0])
+        _print_one(console, rows[0])
     else:
         _print_several(console, rows)
     if arguments.json:
+        reports = [_report(row) for row in rows]
         content = reports[0] if len(reports) == 1 else {"models": reports}
         write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
     if arguments.curves:
         from cornernet_bench.curves import draw_curves  # noqa: PLC0415 - an extra
 
-        model, backend, accuracy = rows[0]
-        draw_curves(accuracy, f"{model} in {backend}, AP {accuracy.metrics['ap']:.2f}", arguments.curves)
+        draw_curves(rows[0].accuracy, f"{rows[0].name}, AP {rows[0].accuracy.metrics['ap']:.2f}", arguments.curves)
     return 0
 
 
-def _evaluate(model: str, arguments: argparse.Namespace, console: Console) -> tuple[Accuracy, str, tuple[float, ...]]:
-    from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.models import open_model  # noqa: PLC0415
+class Row(NamedTuple):
+    """A model that was measured."""
 
-    with open_model(model, arguments.backend, flip=arguments.flip, scales=arguments.scales) as detector:
-        accuracy = evaluate(
-            detector,
-            arguments.annotations,
-            arguments.images,
-            lambda ids: track(ids, escape(model), console=console, transient=True, disable=not console.is_terminal),
-        )
-        return accuracy, detector.backend.name, detector.scales
+    path: str
+    detector: Detector
+    accuracy: Accuracy
+
+    @property
+    def geometry(self) -> str:
+        """How the model took the pictures."""
+        spec = self.detector.spec
+        return spec.geometry if spec.geometry == "native" else " ".join(f"{h}x{w}" for h, w in spec.sizes)
+
+    @property
+    def name(self) -> str:
+        """The model, what ran it and how it took the pictures."""
+        file = Path(self.path)
+        stem = file.stem if file.suffix in CHECKPOINTS else file.name
+        return f"{stem} in {self.detector.backend.name}, {self.geometry}"
 
 
-def _print_one(console: Console, model: str, backend: str, accuracy: Accuracy) -> None:
+def _report(row: Row) -> dict[str, Any]:
+    accuracy, detector = row.accuracy, row.detector
+    return {
+        "model": row.path,
+        "backend": detector.backend.name,
+        "geometry": detector.spec.geometry,
+        "sizes": [] if detector.spec.dynamic else [list(size) for size in detector.spec.sizes],
+        "flip": detector.flip,
+        "scales": list(detector.scales),
+        "pictures": accuracy.pictures,
+        "scaled_down": accuracy.scaled_down,
+        "detect_ms": accuracy.detect_ms,
+        **_without_nan(accuracy.metrics),
+        "per_class": _without_nan(accuracy.per_class),
+    }
+
+
+def _print_one(console: Console, row: Row) -> None:
+    accuracy = row.accuracy
     console.print(
-        f"{model} in {backend}: {accuracy.pictures} pictures, {accuracy.detect_ms:.1f} ms each from frame to boxes; "
+        f"{row.name}: {accuracy.pictures} pictures, about {accuracy.detect_ms:.1f} ms each from frame to boxes; "
         "COCO metrics, points of 100",
         soft_wrap=True,
         markup=False,
@@ -110,15 +146,14 @@ def _print_one(console: Console, model: str, backend: str, accuracy: Accuracy) -
     console.print(Columns([metrics, classes]))
 
 
-def _print_several(console: Console, rows: list[tuple[str, str, Accuracy]]) -> None:
-    console.print(f"{rows[0][2].pictures} pictures; ms from frame to boxes, COCO metrics in points of 100")
+def _print_several(console: Console, rows: list[Row]) -> None:
+    console.print(f"{rows[0].accuracy.pictures} pictures; about ms from frame to boxes, COCO metrics in points of 100")
     table = Table("model", box=box.SIMPLE_HEAD)
     for heading in ("ms", *COMPARED.values()):
         table.add_column(heading, justify="right", no_wrap=True)
-    for model, backend, accuracy in rows:
-        points = [_points(accuracy.metrics[name]) for name in COMPARED]
-        name = Path(model).stem if backend == "torch" else Path(model).name
-        table.add_row(escape(f"{name} in {backend}"), f"{accuracy.detect_ms:.1f}", *points)
+    for row in rows:
+        points = [_points(row.accuracy.metrics[name]) for name in COMPARED]
+        table.add_row(escape(row.name), f"{row.accuracy.detect_ms:.1f}", *points)
     console.print(table)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
-from cornernet_export.half_range import check_half_range, largest_activations
-from cornernet_export.model.rewrite import cut_stacks, fold_batch_norms, to_half
+from cornernet_export.half_range import largest_activations, largest_weights, overflow_of
+from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.verify import FP16, FP32, input_of, sample_picture, verify
@@ -104,10 +104,15 @@ def export_bundle(
         deployed, name = fold_batch_norms(model), "PyTorch"
         if request.precision == "fp16":
             on_stage("comparing float16 with float32 in PyTorch")
-            if not request.force:
-                check_half_range(largest_activations(deployed, (input_of(reference, frame) for frame in frames)))
+            inputs = (input_of(reference, frame) for frame in frames)
+            overflow = overflow_of([*largest_weights(deployed), *largest_activations(deployed, inputs)])
+            if overflow and not request.force:
+                raise VerificationError(
+                    f"{overflow}; export in fp32, or add --force to keep the fp16 bundle all the same"
+                )
+            verification += Verification(problems=(overflow,) if overflow else ())
             deployed, tolerance = to_half(deployed), FP16
-            half = Detector(TorchBackend(deployed), spec)
+            half = Detector(TorchBackend(emulate_half(deployed)), spec)
             verification += verify(reference, half, "PyTorch fp32 -> PyTorch fp16", tolerance, frames)
             reference, name = half, "PyTorch fp16"
         on_stage("exporting to ONNX")
@@ -140,13 +145,20 @@ def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
         return replace(
             trained,
             input_size=usual,
+            other_sizes=(),
             largest_size=largest,
             dynamic=True,
             geometry="native",
             precision=request.precision,
         )
     return replace(
-        trained, input_size=sizes[0], other_sizes=sizes[1:], largest_size=largest, precision=request.precision
+        trained,
+        input_size=sizes[0],
+        other_sizes=sizes[1:],
+        largest_size=largest,
+        dynamic=False,
+        geometry="fit",
+        precision=request.precision,
     )
 
 

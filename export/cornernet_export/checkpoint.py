@@ -65,7 +65,8 @@ def load_checkpoint(path: Path, *, arch: str | None = None, class_names: Sequenc
             disagree, or the class names are not as many as its classes, or not distinct.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {problem}; give the path of a checkpoint")
     ours = path.suffix == ".safetensors"
     config, spec, tensors = _read_ours(path) if ours else load_published(path, arch)
     if arch is not None and config.name != arch:
@@ -76,7 +77,7 @@ def load_checkpoint(path: Path, *, arch: str | None = None, class_names: Sequenc
         model = CornerNet(config)
     differences = compare_tensors(_stored(model), tensors)
     if differences:
-        raise CheckpointError(_difference_table(str(path), differences))
+        raise CheckpointError(_difference_table(f"{path}: its tensors are not those of a {config.name}", differences))
     model = CornerNet(config)
     model.load_state_dict(tensors, strict=False)
     return Checkpoint(model.eval(), spec)
@@ -110,7 +111,9 @@ def _read_ours(path: Path) -> tuple[CornerNetConfig, ModelSpec, dict[str, torch.
 
 def _rename_classes(spec: ModelSpec, names: Sequence[str], source: str) -> ModelSpec:
     if len(names) != len(spec.class_names):
-        raise CheckpointError(f"{source}: it has {len(spec.class_names)} classes, {len(names)} names were given")
+        raise CheckpointError(
+            f"{source}: it has {len(spec.class_names)} classes, {len(names)} names were given with --classes"
+        )
     try:
         return replace(spec, class_names=tuple(names))
     except RecordError as error:
@@ -157,11 +160,10 @@ def _stored(model: CornerNet) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if not name.endswith(_NOT_STORED)}
 
 
-def _difference_table(source: str, differences: list[tuple[str, str, str]]) -> str:
+def _difference_table(title: str, differences: list[tuple[str, str, str]]) -> str:
     rows = [("tensor", "expected", "found"), *differences[:SHOWN_DIFFERENCES]]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     more = len(differences) - SHOWN_DIFFERENCES
     tail = [f"... and {more} more"] if more > 0 else []
-    title = f"{source}: header and tensors disagree in {len(differences)} places:"
-    return "\n".join([title, *lines, *tail])
+    return "\n".join([f"{title}; {len(differences)} places differ:", *lines, *tail])

@@ -51,6 +51,8 @@ def _export(arguments: argparse.Namespace) -> int:
             on_verified=lambda verification: _print_verification(console, verification),
         )
     _print_summary(console, manifest, arguments.output)
+    for problem in manifest.verification.problems:
+        console.print(problem, style="yellow", soft_wrap=True, markup=False)
     if not manifest.verification.passed:
         console.print("kept because of --force, although it failed verification", style="yellow")
     return 0

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cornernet_runtime.errors import VerificationError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -60,15 +58,17 @@ def largest_activations(folded: CornerNet, images: Iterable[NDArray[np.float32]]
     return [Activation(name, value) for name, value in largest.items()]
 
 
-def check_half_range(activations: Iterable[Activation]) -> None:
-    """Raise unless every activation fits into float16.
-
-    Raises:
-        VerificationError: Names the first layer beyond, and its value.
-    """
+def overflow_of(activations: Iterable[Activation]) -> str | None:
+    """Return what to say of the first layer that does not fit into float16, or None if all do."""
     for activation in activations:
         if not activation.largest <= HALF_LARGEST:
-            raise VerificationError(
+            return (
                 f"float16 overflows: layer {activation.layer} reaches {activation.largest:.4g}, float16 ends at "
-                f"{HALF_LARGEST:.0f}; export in fp32, or add --force to keep the fp16 bundle all the same",
+                f"{HALF_LARGEST:.0f}"
             )
+    return None
+
+
+def largest_weights(folded: CornerNet) -> list[Activation]:
+    """Return the largest absolute weight of every layer of a folded network."""
+    return [Activation(name, float(value.detach().abs().max())) for name, value in folded.named_parameters()]

@@ -70,7 +70,7 @@ def _example(spec: ModelSpec) -> tuple[torch.Tensor, tuple[dict[int, Any]] | Non
     """Return an input to trace with, and which of its dimensions are free."""
     if spec.fixed:
         return torch.zeros(1, 3, *spec.input_size), None
-    most = max(spec.largest_size) // spec.modulus + 1
+    most = max(3, max(spec.largest_size) // spec.modulus + 1)  # for the tracer, which has to see the example below
     rows, columns = (torch.export.Dim(name, min=1, max=most) for name in ("rows", "columns"))
     free: dict[int, Any] = {2: spec.modulus * rows - 1, 3: spec.modulus * columns - 1}
     if spec.dynamic:

@@ -8,6 +8,8 @@ becomes input and maps become boxes, which are tables here.
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from cornernet_export.model import CornerNetConfig
 
+MOST_CLASSES = 100_000
 TRAINED_SIZE = (511, 511)  # of every published model
 
 
@@ -73,27 +76,36 @@ def load_published(path: Path, arch: str | None = None) -> tuple[CornerNetConfig
 
     Args:
         path: A ``.pkl`` or ``.pth`` file.
-        arch: Preset to expect instead of the one that the tensor names show.
+        arch: Preset to expect; by default what the tensor names show.
 
     Returns:
         Config and spec, with as many classes and stacks as the file has, and every tensor but batch norms' counters.
         Classes are COCO's where there are 80, else ``class_0`` and so on.
 
     Raises:
-        CheckpointError: Truncated, not a checkpoint, would execute something, or of no family known here.
+        CheckpointError: Truncated, not a checkpoint, would execute something, of no family known here, or of another
+            architecture than ``arch``.
     """
     content = _unpickle(path)
     state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path}: expected a state_dict of tensors, got {_describe(state)}")
-    named = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    named = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     family = _recognise(named, str(path))
-    expected = preset(arch or family.arch)
-    tensors = {
-        translate(name, family.name, expected.unit): tensor.float()
-        for name, tensor in named.items()
-        if not name.endswith(".num_batches_tracked")
-    }
+    expected = preset(family.arch)
+    if arch is not None and arch != family.arch:
+        raise CheckpointError(f"{path}: it is a {family.arch}, not a {arch}; leave --arch away")
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".num_batches_tracked"):
+            continue
+        ours = translate(name.removeprefix("module."), family.name, expected.unit)
+        if ours in tensors or not tensor.is_floating_point():
+            problem = "stands there twice" if ours in tensors else f"is {tensor.dtype}, not a floating type"
+            raise CheckpointError(f"{path}: tensor {name} {problem}")
+        tensors[ours] = tensor.float()
     config = replace(expected, classes=_count_classes(tensors, str(path)), stacks=_count_stacks(tensors, str(path)))
     names = COCO_CLASSES if config.classes == len(COCO_CLASSES) else [f"class_{i}" for i in range(config.classes)]
     spec = ModelSpec(
@@ -137,17 +149,19 @@ _ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 def _unpickle(path: Path) -> Mapping[str, object]:
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how pickles of other kinds should be read: not at all
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: it holds more than tensors and plain containers, or is no checkpoint "
-            f"({_reason(error)}); save the state_dict alone",
+            f"{path}: refused: it holds more than tensors and plain containers{_refused_global(error)}, or is no "
+            "checkpoint; save the state_dict alone",
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever a cut or damaged pickle leads the unpickler to; nothing of it was called
         raise CheckpointError(
-            f"{path}: not a whole PyTorch checkpoint ({type(error).__name__}: {_reason(error)}); "
-            "it may be truncated: fetch it again",
+            f"{path}: PyTorch cannot read it: it is no checkpoint, or not a whole one; fetch it again",
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected a state_dict, got {_describe(content)}")
@@ -176,10 +190,16 @@ def _recognise(names: Mapping[str, torch.Tensor], source: str) -> Family:
 
 
 def _count_classes(tensors: Mapping[str, torch.Tensor], source: str) -> int:
-    rows = [len(tensor) for name, tensor in tensors.items() if name.endswith(".heat.2.weight")]
-    if not rows:
+    heats = [tensor for name, tensor in tensors.items() if name.endswith(".heat.2.weight")]
+    if not heats:
         raise CheckpointError(f"{source}: it has no heat branch, whose last convolution tells the number of classes")
-    return rows[-1]
+    shape = list(heats[-1].shape)
+    if len(shape) != 4 or not 1 <= shape[0] <= MOST_CLASSES:
+        raise CheckpointError(
+            f"{source}: the last convolution of its heat branch has shape {shape}, whose first number should be the "
+            f"classes, 1 to {MOST_CLASSES}"
+        )
+    return shape[0]
 
 
 def _count_stacks(tensors: Mapping[str, torch.Tensor], source: str) -> int:
@@ -193,8 +213,7 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} of {len(value)}" if isinstance(value, Mapping) else type(value).__name__
 
 
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # PyTorch's first line speaks of weights_only; the global that was refused comes further down.
-    named = [line for line in lines if "GLOBAL" in line]
-    return (named or lines or [type(error).__name__])[0]
+def _refused_global(error: Exception) -> str:
+    """Return what the file wanted to call, where PyTorch names it; the rest of its message is advice to call it."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" ({named[1]})" if named else ""

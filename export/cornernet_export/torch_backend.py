@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_export.model.rewrite import fold_batch_norms, to_half
+from cornernet_export.model.rewrite import emulate_half, fold_batch_norms, to_half
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import CornerMaps
 
@@ -50,15 +50,15 @@ def open_checkpoint(
 ) -> Detector:
     """Open a checkpoint as a detector run by PyTorch; ``flip`` and ``scales`` as for ``Detector``.
 
-    With ``half``, weights and activations are what ``--precision fp16`` exports, and computed in float16, which ONNX
-    Runtime does not do on a CPU.
+    With ``half``, weights and activations are rounded to float16 wherever ``--precision fp16`` computes in it, which
+    ONNX Runtime does not do on a CPU.
 
     Raises:
         CheckpointError: As ``load_checkpoint``.
         SizeError: As ``Detector``.
     """
     checkpoint = load_checkpoint(path)
-    model = to_half(fold_batch_norms(checkpoint.model)) if half else checkpoint.model
+    model = emulate_half(to_half(fold_batch_norms(checkpoint.model))) if half else checkpoint.model
     backend = TorchBackend(model)
     backend.name = HALF if half else backend.name
     return Detector(backend, checkpoint.spec, flip=flip, scales=scales)

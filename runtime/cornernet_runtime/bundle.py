@@ -72,19 +72,29 @@ class DetectionCheck:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What export compared, kept in the bundle."""
+    """What export compared, kept in the bundle.
+
+    Attributes:
+        outputs: Each output tensor of each stage.
+        detections: All detections of each stage.
+        problems: What is wrong with the model itself, in words.
+    """
 
     outputs: tuple[OutputCheck, ...] = ()
     detections: tuple[DetectionCheck, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def __add__(self, other: Verification) -> Verification:
         """Return the checks of both, these first."""
-        return Verification(self.outputs + other.outputs, self.detections + other.detections)
+        return Verification(
+            self.outputs + other.outputs, self.detections + other.detections, self.problems + other.problems
+        )
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.outputs) and all(check.passed for check in self.detections)
+        """Whether every check passed and there is no problem."""
+        checked = all(check.passed for check in self.outputs) and all(check.passed for check in self.detections)
+        return checked and not self.problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_corners, draw_detections
 from cornernet_runtime.errors import FrameError, OutputError
 from cornernet_runtime.files import make_folder, open_atomically
+from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import SUFFIXES, find_pictures, read_picture, write_picture
 
 if TYPE_CHECKING:
@@ -77,12 +78,16 @@ class Summary:
         failed: Pictures that could not be read.
         stage_ms: Mean time that a picture spent in each stage, milliseconds.
         scales: At which the model looked at each.
+        scaled_down: Pictures that exceed the largest size of a model that takes them at their own resolution.
+        largest_size: That size, height and width in pixels.
     """
 
     rows: list[PictureSummary] = field(default_factory=list)
     failed: int = 0
     stage_ms: dict[str, float] = field(default_factory=dict)
     scales: tuple[float, ...] = (1.0,)
+    scaled_down: int = 0
+    largest_size: tuple[int, int] = (0, 0)
 
     @property
     def pictures(self) -> int:
@@ -122,7 +127,7 @@ def detect_pictures(
         detector = stack.enter_context(
             Detector.open(request.model, request.backend, flip=request.flip, scales=request.scales)
         )
-        summary.scales = detector.scales
+        summary.scales, summary.largest_size = detector.scales, detector.spec.largest_size
         targets = _targets(pictures, request.output)  # makes a folder, so only once there is a detector
         lines = stack.enter_context(_lines(request.json_lines))
         for path in track(pictures):
@@ -134,6 +139,7 @@ def detect_pictures(
                 summary.failed += 1
                 continue
             clock.stop("reading")
+            summary.scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
             detections = detector(frame).above(request.score)
             clock.stop("detecting")
             if path in targets:

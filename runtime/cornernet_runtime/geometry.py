@@ -99,11 +99,22 @@ def usable_scales(scales: Sequence[float], spec: ModelSpec) -> tuple[float, ...]
     Raises:
         SizeError: None at all, one that is no positive number, or one named twice.
     """
-    if not scales or not all(0 < scale < np.inf for scale in scales) or len(set(scales)) < len(scales):
-        raise SizeError(f"scales: expected distinct positive numbers, got {list(scales)}")
+    try:
+        wanted = tuple(float(scale) for scale in scales)
+    except (TypeError, ValueError) as error:
+        raise SizeError(f"scales: expected distinct positive numbers, got {scales!r}") from error
+    if not wanted or not all(0 < scale < np.inf for scale in wanted) or len(set(wanted)) < len(wanted):
+        raise SizeError(f"scales: expected distinct positive numbers, got {list(wanted)}")
     if spec.geometry == "native":
-        return tuple(scales)
-    return tuple(scale / max(1.0, *scales) for scale in scales)
+        return wanted
+    return tuple(scale / max(1.0, *wanted) for scale in wanted)
+
+
+def is_too_large(frame_size: Size, spec: ModelSpec, scales: Sequence[float] = (1.0,)) -> bool:
+    """Return whether a frame in native geometry has to be scaled down to fit the model's largest size."""
+    if spec.geometry != "native":
+        return False
+    return any(_native(frame_size, spec, scale).scale != (scale, scale) for scale in scales)
 
 
 def fit(frame_size: Size, input_size: Size, shrink: float = 1.0) -> Placement:

@@ -6,6 +6,7 @@ The same record stands in a checkpoint's header, in the ONNX file's ``metadata_p
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,9 +38,11 @@ class Normalisation:
     pad: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise RecordError(f"normalisation.std: expected positive numbers, got {self.std}")
-        if min(self.pad) < 0 or max(self.pad) > 255:
+        if not all(map(math.isfinite, self.mean)):
+            raise RecordError(f"normalisation.mean: expected finite numbers, got {self.mean}")
+        if not all(0 <= value <= 255 for value in self.pad):
             raise RecordError(f"normalisation.pad: expected grey levels of 0 to 255, got {self.pad}")
 
 
@@ -144,8 +147,8 @@ class ModelSpec:
             for side, largest in zip(size, self.largest_size, strict=True):
                 check_side(side, self.modulus)
                 if side > largest:
-                    field = "input_size" if size == self.input_size else "other_sizes"
-                    raise RecordError(f"{field}: expected at most {self.largest_size}, got {size}")
+                    name = "input_size" if size == self.input_size else "other_sizes"
+                    raise RecordError(f"{name}: expected at most {self.largest_size}, got {size}")
         if len(set(self.sizes)) < len(self.sizes):
             raise RecordError(f"other_sizes: expected distinct sizes, got {self.sizes}")
         if self.geometry == "native" and not self.dynamic:

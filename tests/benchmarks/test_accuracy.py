@@ -12,6 +12,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+from conftest import SMALL_SPEC
 
 from cornernet_bench.accuracy import METRICS, RECALLS, evaluate
 from cornernet_bench.curves import draw_curves
@@ -28,6 +29,7 @@ class PlantedDetector:
 
     def __init__(self, planted, class_names=NAMES):
         self.planted, self.class_names = planted, class_names
+        self.spec, self.scales = SMALL_SPEC, (1.0,)
         self.seen = []
 
     def __call__(self, frame):

@@ -81,7 +81,7 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    head = ["model", "backend", "flip", "scales", "pictures", "detect_ms"]
+    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "pictures", "scaled_down", "detect_ms"]
     assert list(reports[name]) == [*head, *METRICS, "per_class"]
     assert list(reports[name]["per_class"]) == ["ant", "bee", "cat"]
     numbers = [reports[name][metric] for metric in METRICS]
@@ -230,7 +230,7 @@ def test_several_models_stand_side_by_side(checkpoint_path, bundle_path, data_se
     assert [report["backend"] for report in models] == ["torch", "onnxruntime"]
     assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
     lines = [line.split() for line in capfd.readouterr().err.splitlines()]
-    row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime"])
+    row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime,"])
     assert float(row[4]) == pytest.approx(models[1]["ap"], abs=0.005)
 
 

@@ -349,7 +349,7 @@ def test_ten_differences_and_the_count_of_the_rest(write):
     message = refusal(write(tensors={"foreign.weight": torch.zeros(2, 3)}))
     lines = message.splitlines()
     names = [name for name in small_model().state_dict() if not name.endswith("num_batches_tracked")]
-    assert lines[0].endswith(f"header and tensors disagree in {len(names) + 1} places:")
+    assert lines[0].endswith(f"its tensors are not those of a small; {len(names) + 1} places differ:")
     assert lines[1].split() == ["tensor", "expected", "found"]
     assert [line.split()[0] for line in lines[2:12]] == names[:10]
     assert lines[2].split("  ", 1)[1].split() == ["float32", "[8,", "3,", "7,", "7]", "-"]
@@ -363,7 +363,7 @@ def test_up_to_ten_differences_are_all_listed(write, tensors):
     wrong["stem.0.1.bias"] = torch.zeros(9)
     wrong["top_left.9.heat.weight"] = kernel
     lines = refusal(write(tensors=wrong)).splitlines()
-    assert lines[0].endswith("header and tensors disagree in 4 places:")
+    assert lines[0].endswith("its tensors are not those of a small; 4 places differ:")
     assert [" ".join(line.split()) for line in lines[2:]] == [
         "stem.0.0.weight float32 [8, 3, 7, 7] -",
         "stem.0.1.weight float32 [8] float16 [8]",

@@ -52,7 +52,9 @@ def test_an_overflow_names_its_layer_and_value_and_writes_nothing(overflowing, t
 def test_force_keeps_a_network_that_overflows_and_says_so(overflowing, tmp_path, capsys):
     flags = ["--output", str(tmp_path / "half"), "--precision", "fp16", "--force"]
     assert main([str(overflowing), *flags]) == 0
-    assert "kept because of --force" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "kept because of --force" in error
+    assert "layer merged.0.second.0 reaches" in error
     assert not read_manifest(tmp_path / "half").verification.passed
 
 
@@ -75,3 +77,14 @@ def test_a_folder_without_pictures_is_refused_before_any_work(checkpoint_path, t
     assert main([str(checkpoint_path), *flags]) == 1
     assert "no picture in this folder" in capsys.readouterr().err
     assert not (tmp_path / "own").exists()
+
+
+def test_force_does_not_hide_an_overflow_that_changes_nothing(tmp_path, capsys):
+    path, model = tmp_path / "hot.safetensors", small_model()
+    model.hourglasses[1].keep[0].second[1].bias.data[0] = -1e6  # a ReLU behind it makes it 0
+    save_checkpoint(path, model, SMALL_SPEC)
+    assert main([str(path), "--output", str(tmp_path / "half"), "--precision", "fp16", "--force"]) == 0
+    assert "layer hourglasses.1.keep.0.second" in capsys.readouterr().err
+    verification = read_manifest(tmp_path / "half").verification
+    assert not verification.passed
+    assert "reaches 1e+06" in verification.problems[0]

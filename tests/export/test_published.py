@@ -174,7 +174,7 @@ def test_wrong_tensors_are_listed_ten_at_most(tmp_path):
         load_checkpoint(path)
     lines = str(caught.value).splitlines()
     stored = sum(not name.endswith("num_batches_tracked") for name in missing)
-    assert f"in {stored + 2} places" in lines[0]
+    assert lines[0].endswith(f"not those of a cornernet-squeeze; {stored + 2} places differ:")
     assert len(lines) == 1 + 1 + 10 + 1
     assert lines[-1] == f"... and {stored + 2 - 10} more"
 
@@ -195,5 +195,52 @@ def test_a_misshapen_and_an_unexpected_tensor_are_named_with_both_shapes(tmp_pat
 @pytest.mark.parametrize("arch", ["cornernet-104", "cornernet-tiny"])
 def test_another_architecture_than_asked_for_is_refused(tmp_path, arch):
     shapes = dict(published_layouts.princeton(published_layouts.SQUEEZE))
-    with pytest.raises(CheckpointError, match=r"wrong\.pkl"):
+    with pytest.raises(CheckpointError, match=f"it is a cornernet-squeeze, not a {arch}; leave --arch away"):
         load_checkpoint(write_published(tmp_path / "wrong.pkl", shapes, "module."), arch=arch)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_cut_anywhere_is_refused_without_a_traceback(tmp_path, zipped):
+    path = tmp_path / "cut.pkl"
+    state = {f"module.kps.0.x{number}": torch.ones(2) for number in range(4)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for end in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:end])
+        with pytest.raises(CheckpointError, match=r"cut\.pkl"):
+            load_published(path)
+
+
+def squeeze_state():
+    shapes = published_layouts.princeton(published_layouts.SQUEEZE)
+    return {f"module.{name}": torch.tensor(0.0).expand(shape) for name, shape in shapes}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("module.tl_heats.1.1.weight", torch.tensor(1.0), r"has shape \[\], whose first number should be the classes"),
+        ("module.tl_heats.1.1.weight", torch.zeros(0, 256, 1, 1), r"has shape \[0, 256, 1, 1\]"),
+        ("module.tl_heats.1.1.weight", torch.tensor(0.0).expand(10**9, 256, 1, 1), r"has shape \[1000000000, "),
+        ("hg.pre.0.conv.weight", torch.zeros(128, 3, 7, 7), "tensor hg.pre.0.conv.weight stands there twice"),
+        ("module.hg.pre.0.conv.weight", torch.zeros(128, 3, 7, 7, dtype=torch.int8), "is torch.int8, not a floating"),
+    ],
+)
+def test_a_tensor_that_cannot_be_is_named(tmp_path, name, tensor, message):
+    path, state = tmp_path / "odd.pkl", squeeze_state()
+    for key in (name, name.replace("tl_", "br_")):
+        state[key] = tensor
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_published(path)
+
+
+def test_what_was_refused_is_named_without_advice_to_allow_it(tmp_path, recwarn):
+    path = tmp_path / "trap.pkl"
+    torch.save({"state_dict": {"kps.0": Trap(tmp_path / "ran")}}, path)
+    with pytest.raises(CheckpointError) as caught:
+        load_published(path)
+    assert "refused: it holds more than tensors and plain containers (" in str(caught.value)
+    assert "mkdir" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not recwarn.list

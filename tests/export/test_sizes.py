@@ -10,14 +10,17 @@ import pytest
 from conftest import SMALL_SPEC, small_model
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.cli.detect import main as detect_main
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import SizeError
 from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.pictures import write_picture
 
 LARGEST = (767, 767)
 SIZES = [(383, 511), (511, 767), (767, 511)]
@@ -129,9 +132,11 @@ def test_every_size_is_verified(dynamic, several):
 
 def test_pooling_reaches_across_the_largest_map(dynamic):
     for function in onnx.load(dynamic / "model.onnx").functions:
-        doublings = [node for node in function.node if node.op_type == "Max" and node.name.startswith("h_")]
-        reach = 2 ** len(doublings)
-        assert reach >= 768 // 4
+        for direction in "vh":
+            # The border of one of the corners is a Max too, under another name.
+            names = (f"{direction}_max_", f"{direction}_out")
+            doublings = [node for node in function.node if node.op_type == "Max" and node.name.startswith(names)]
+            assert 768 // 4 <= 2 ** len(doublings) < 2 * 768 // 4 * 2
 
 
 def test_a_frame_goes_in_at_its_own_size(dynamic):
@@ -164,3 +169,29 @@ def test_sizes_that_cannot_be_are_named(checkpoint_path, tmp_path, capsys, flags
     assert main([str(checkpoint_path), "--output", str(tmp_path / "bundle"), *flags]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--dynamic", "--size", "15x15"], ["--dynamic", "--size", "31x15"], ["--size", "15x31", "--size", "31x15"]],
+)
+def test_models_of_small_sizes_only(checkpoint_path, tmp_path, flags):
+    assert main([str(checkpoint_path), "--output", str(tmp_path / "bundle"), *flags]) == 0
+    assert read_manifest(tmp_path / "bundle").verification.passed
+
+
+def test_a_checkpoint_that_was_dynamic_becomes_fixed_and_the_other_way_round(tmp_path):
+    free = replace(SMALL_SPEC, largest_size=(127, 127), dynamic=True, geometry="native")
+    save_checkpoint(tmp_path / "free.safetensors", small_model(), free)
+    spec = export_bundle(ExportRequest(tmp_path / "free.safetensors", tmp_path / "fixed")).spec
+    assert (spec.dynamic, spec.geometry, spec.largest_size, spec.sizes) == (False, "fit", (63, 95), ((63, 95),))
+
+
+def test_a_frame_beyond_the_largest_size_is_scaled_down_and_said(dynamic, tmp_path, capsys):
+    write_picture(tmp_path / "large.png", np.zeros((900, 400, 3), np.uint8))
+    write_picture(tmp_path / "small.png", np.zeros((700, 400, 3), np.uint8))
+    assert detect_main([str(dynamic), str(tmp_path / "*.png"), "--scales", "0.5,1"]) == 0
+    assert (
+        "1 picture exceeds 767x767, the largest size of this model, and had to be scaled down"
+        in capsys.readouterr().err
+    )

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cornernet_export.model.blocks import Fire
+from cornernet_export.model.blocks import Fire, Hourglass
+from cornernet_export.model.corner_pool import CornerPool
 from cornernet_export.model.network import CornerHead, CornerNet
 from cornernet_runtime.errors import ModelError
 
@@ -65,6 +66,30 @@ def to_half(folded: CornerNet) -> CornerNet:
                 *body, last = getattr(head, name)
                 setattr(head, name, nn.Sequential(*body, Cast(torch.float32), last.float()))
     return half
+
+
+def emulate_half(half: CornerNet) -> CornerNet:
+    """Return what ``to_half`` gave as a float32 network that rounds wherever the float16 one does.
+
+    For CPUs without float16 arithmetic, where PyTorch takes forty times as long for it. Sums inside a convolution stay
+    float32, as they do in tensor cores.
+    """
+    emulated = copy.deepcopy(half).float()
+    for name, module in emulated.named_modules():
+        own = half.get_submodule(name)
+        if any(parameter.dtype == torch.float32 for parameter in own.parameters(recurse=False)):
+            continue  # the last convolution of embedding and offset
+        if isinstance(module, Cast):
+            module.dtype = torch.float32
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, Hourglass, CornerPool, Cast)):
+            module.register_forward_hook(_round_to_half)
+    for merged in emulated.merged:
+        merged.register_forward_pre_hook(lambda _module, inputs: tuple(value.half().float() for value in inputs))
+    return emulated
+
+
+def _round_to_half(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+    return output.half().float()
 
 
 class Cast(nn.Module):

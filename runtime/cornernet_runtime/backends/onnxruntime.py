@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = "cornernet"
-MAX_BATCH = 8  # of a file that takes any: on a CPU more pictures a run save no time and cost memory
+MAX_BATCH = 2  # of a file that takes any: on a CPU more pictures a run save no time and cost memory
 
 
 class OnnxRuntimeBackend:

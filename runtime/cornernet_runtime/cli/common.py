@@ -59,6 +59,18 @@ def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:
     return f"the input of this model is fixed: scales {before} become {after} of what fills it"
 
 
+def too_large_note(count: int, largest_size: tuple[int, int]) -> str | None:
+    """Return what to tell a user of pictures that a model could not take at their own resolution."""
+    if not count:
+        return None
+    height, width = largest_size
+    exceed = "1 picture exceeds" if count == 1 else f"{count} pictures exceed"
+    return (
+        f"{exceed} {height}x{width}, the largest size of this model, and had to be scaled down; "
+        "export it with a larger --size"
+    )
+
+
 def _scales(text: str) -> tuple[float, ...]:
     try:
         scales = tuple(float(part) for part in text.split(","))

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import add_view_options, console_for_people, run_command, scales_note
+from cornernet_runtime.cli.common import add_view_options, console_for_people, run_command, scales_note, too_large_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,17 +81,23 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     if summary.pictures > SHOWN_PICTURES:
         table.add_row(f"... and {summary.pictures - SHOWN_PICTURES} more", "", "", "")
     console.print(table)
-    if note := scales_note(arguments.scales, summary.scales):
-        console.print(note, soft_wrap=True)
+    for note in (
+        scales_note(arguments.scales, summary.scales),
+        too_large_note(summary.scaled_down, summary.largest_size),
+    ):
+        if note:
+            console.print(note, soft_wrap=True)
     stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in summary.stage_ms.items())
-    console.print(
-        f"{summary.pictures} pictures, {summary.objects} objects of score {arguments.score:g} or more; "
-        f"milliseconds a picture: {stages}",
-        soft_wrap=True,
-    )
+    pictures, objects = _count(summary.pictures, "picture"), _count(summary.objects, "object")
+    found = f"{pictures}, {objects} of score {arguments.score:g} or more"
+    console.print(f"{found}; milliseconds a picture: {stages}", soft_wrap=True)
     for written in (arguments.output, arguments.json):
         if written is not None and str(written) != "-":
             console.print(f"wrote {_printable(written)}", soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _printable(path: Path | str) -> str:
