@@ -231,7 +231,8 @@ def test_several_models_stand_side_by_side(checkpoint_path, bundle_path, data_se
     assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
     lines = [line.split() for line in capfd.readouterr().err.splitlines()]
     row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime,"])
-    assert float(row[4]) == pytest.approx(models[1]["ap"], abs=0.005)
+    assert row[3] == "63x95"
+    assert float(row[5]) == pytest.approx(models[1]["ap"], abs=0.005)
 
 
 def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):

@@ -177,7 +177,7 @@ def test_missing_file(tmp_path):
 
 
 def test_folder(tmp_path):
-    assert "no such file" in refusal(tmp_path)
+    assert "is a folder; give the path of a checkpoint" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 2000, 60_000, 300_000, -1], ids=str)

@@ -186,7 +186,8 @@ def test_score_keeps_what_reaches_it(detect, pictures, score, labels):
     status, output, errors = detect(pictures / "a.png", "--json", "-", "--score", score)
     assert status == 0
     assert [found["label"] for found in rows_of(output)[0]["detections"]] == labels
-    assert f"1 pictures, {len(labels)} objects of score {score} or more" in errors
+    objects = "1 object" if len(labels) == 1 else f"{len(labels)} objects"
+    assert f"1 picture, {objects} of score {score} or more" in errors
 
 
 def test_a_picture_without_objects_has_a_line_and_an_unchanged_copy(detect, pictures, tmp_path):
@@ -378,7 +379,7 @@ def test_a_model_of_any_size_takes_all_scales_without_a_note(detect, pictures, t
     model = write_onnx(tmp_path / "any.onnx", small_outputs, {"cornernet": spec_to_text(spec)}, image)
     status, _, errors = detect(pictures / "a.png", "--scales", "0.5,1,1.5", "--score", "1", model=model)
     assert (status, errors_in(errors)) == (0, [])
-    assert "1 pictures" in errors
+    assert "1 picture, 0 objects" in errors
     assert "the input of this model is fixed" not in errors
 
 
