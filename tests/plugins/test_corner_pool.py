@@ -99,8 +99,14 @@ def test_sanitizers_find_nothing(sanitized, corner, map_format, shape):
 @every_corner
 @pytest.mark.parametrize(
     ("map_format", "shape"),
-    [(LINEAR_FLOAT, (1, 2, 9, 140)), (LINEAR_HALF, (1, 2, 17, 264)), (CHANNELS_LAST, (1, 8, 9, 40))],
-    ids=["float", "half", "half-channels-last"],
+    [
+        (LINEAR_FLOAT, (1, 2, 9, 140)),
+        (LINEAR_HALF, (1, 2, 5, 264)),
+        (LINEAR_HALF, (1, 1, 4, 1040)),
+        (CHANNELS_LAST, (1, 8, 9, 40)),
+        (CHANNELS_LAST, (1, 8, 2049, 1)),
+    ],
+    ids=["float", "half", "half-two-tiles", "half-channels-last", "half-channels-last-two-bands"],
 )
 def test_thread_sanitizer_finds_no_race(threaded, corner, map_format, shape):
     check(threaded, Case(corner, map_format, shape))
