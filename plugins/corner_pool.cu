@@ -85,8 +85,9 @@ int shapeBlocks(Pooling& p, int rows, bool channelsLast, int multiprocessors) {
   const int rowsOfPass = rowsOfWarp * warpsY;
   const int64_t passes = (p.height - 1) / rowsOfPass + 1;
   // Linear maps are read once, whatever the size: one band.
-  const int64_t blocksWanted = (multiprocessors + p.planes - 1) / p.planes;
-  const int64_t bands = channelsLast ? std::min<int64_t>({blocksWanted, passes, kMaxBands}) : 1;
+  const int64_t fitting =
+      std::max<int64_t>(multiprocessors / p.planes, 1);  // in one wave of blocks
+  const int64_t bands = channelsLast ? std::min<int64_t>({fitting, passes, kMaxBands}) : 1;
   const int64_t passesOfBand = (passes + bands - 1) / bands;
   p.bands = static_cast<int>((passes + passesOfBand - 1) / passesOfBand);
   p.bandRows = static_cast<int>(std::min<int64_t>(passesOfBand * rowsOfPass, p.height));

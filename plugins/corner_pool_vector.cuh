@@ -109,7 +109,8 @@ struct alignas(16) Vector {
   template <bool kWhole>
   __device__ void store(Element* to, int count) const {
     if constexpr (kWhole) {
-      if (count > 0) *reinterpret_cast<uint4*>(to) = reinterpret_cast<const uint4&>(word);
+      // The intrinsic, for nvcc 13.0 makes four stores of a plain assignment.
+      if (count > 0) __stcg(reinterpret_cast<uint4*>(to), reinterpret_cast<const uint4&>(word));
     } else {
 #pragma unroll
       for (int w = 0; w < kWords; ++w) {

@@ -243,3 +243,21 @@ def test_nvcc_compiles_without_spills_or_stack(compiled, architecture):
         stack, stores, loads = map(int, re.search(r"(\d+) bytes stack frame, (\d+) \D+(\d+)", report).groups())
         assert (stack, stores, loads) == (0, 0, 0), name
         assert int(re.search(r"Used (\d+) registers", report)[1]) <= 128, name  # for a block of 512 threads
+
+
+def test_whole_vectors_move_by_16_bytes(tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not on PATH: install the CUDA toolkit to see what it makes of the kernel")
+    ptx = tmp_path / "corner_pool.ptx"
+    subprocess.run([nvcc, "-std=c++17", "-arch=compute_90", "-ptx", UNITS[0], "-o", ptx], check=True)  # noqa: S603
+    kernels = ptx.read_text().split(".visible .entry ")[1:]
+    assert len(kernels) == 10
+    for kernel in kernels:
+        name = kernel.partition("(")[0]
+        accesses = set(re.findall(r"(?:ld|st)\.global\S*", kernel))
+        # Variant<element, channels last, whole vectors, top-left>; the second flag in the mangled name tells.
+        if re.findall(r"Lb([01])E", name)[1] == "1":
+            assert accesses == {"ld.global.nc.v4.u32", "st.global.cg.v4.u32"}, name
+        else:
+            assert not any(".v4" in access for access in accesses), name

@@ -112,6 +112,11 @@ T __ldg(const T* from) {
   return *from;
 }
 
+template <typename T>
+void __stcg(T* to, T value) {
+  *to = value;
+}
+
 // Atomics order nothing else, as on the device.
 template <typename T>
 T atomicAdd(T* to, std::type_identity_t<T> value) {
