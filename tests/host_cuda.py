@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,13 @@ THREAD = ["-O1", "-fsanitize=thread"]
 
 
 def cuda_headers() -> Path | None:
-    """Return the folder of CUDA's headers: beside nvcc, or of a CUDA wheel."""
-    nvcc = shutil.which("nvcc")
-    places = [Path(nvcc).resolve().parents[1] / "include"] if nvcc else []
+    """Return the folder of CUDA's headers: of NVIDIA's wheels, beside nvcc, or at the toolkit's usual place."""
+    places = [Path(sysconfig.get_path("platlib")) / "nvidia" / "cu13" / "include"]
+    if nvcc := shutil.which("nvcc"):
+        places.append(Path(nvcc).resolve().parents[1] / "include")
     places.append(Path("/usr/local/cuda/include"))
-    return next((place for place in places if (place / "cuda_fp16.h").is_file()), None)
+    needed = ("cuda_fp16.h", "driver_types.h", "crt/host_defines.h", "nv/target")
+    return next((place for place in places if all((place / name).is_file() for name in needed)), None)
 
 
 def why_not() -> str | None:
@@ -37,7 +40,10 @@ def why_not() -> str | None:
     if shutil.which("g++") is None:
         return "g++ is needed to build kernels for the CPU"
     if cuda_headers() is None:
-        return "CUDA's headers (cuda_fp16.h) are needed to build kernels for the CPU: install the CUDA toolkit"
+        return (
+            "CUDA's headers are needed to build kernels for the CPU: "
+            "pip install nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl, or install the CUDA toolkit"
+        )
     return None
 
 
