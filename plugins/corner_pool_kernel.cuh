@@ -46,6 +46,19 @@ __device__ typename V::Edge scanVector(Vector<typename V::Element>& vector) {
     return vector.template scan<V::kTopLeft>();
 }
 
+// Running maxima over the vectors of the lanes that share a row; returns what this lane hands on.
+template <typename V>
+__device__ typename V::Edge scanLanes(Vector<typename V::Element>& vector, int lane, int lanes) {
+  typename V::Edge edge = scanVector<V>(vector);
+  for (int distance = 1; distance < lanes; distance *= 2) {
+    const auto other = fromLaneBefore(edge, distance, lanes);
+    if (lane >= distance) edge = maximum(edge, other);
+  }
+  const auto before = fromLaneBefore(edge, 1, lanes);
+  if (lane > 0) vector = maximum(vector, before);
+  return edge;
+}
+
 template <typename V>
 __device__ typename V::Edge lowestEdge() {
   if constexpr (V::kChannelsLast)
@@ -115,6 +128,10 @@ __device__ void carryRowsBefore(const Plane<V>& plane, const void* map, int firs
   }
 }
 
+// Long, for what lives across the two barriers stays in registers. The first barrier is between
+// what threads leave in shared memory and its scan, the second between the scan and its use. No
+// third is needed: after the second a thread touches only its own element of totals until the next
+// first, and edges were read before it.
 template <typename V>
 __global__ void __launch_bounds__(kThreads, 1) cornerPoolKernel(const Pooling p) {
   using Vector = Vector<typename V::Element>;
@@ -166,14 +183,8 @@ __global__ void __launch_bounds__(kThreads, 1) cornerPoolKernel(const Pooling p)
 
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          typename V::Edge edge = scanVector<V>(horizontal[r]);
-          for (int distance = 1; distance < p.lanes; distance *= 2) {
-            const auto other = fromLaneBefore(edge, distance, p.lanes);
-            if (lane >= distance) edge = maximum(edge, other);
-          }
+          const auto edge = scanLanes<V>(horizontal[r], lane, p.lanes);
           if (wide && lane == 31) edges[r * p.warpsX + warpX] = edge;
-          const auto before = fromLaneBefore(edge, 1, p.lanes);
-          if (lane > 0) horizontal[r] = maximum(horizontal[r], before);
           horizontal[r] = maximum(horizontal[r], rowCarry[r]);
         }
         __syncthreads();
