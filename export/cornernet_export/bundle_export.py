@@ -137,7 +137,7 @@ def export_bundle(
 def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
     """Return the spec of the exported model: the trained one's, at the sizes that were asked for."""
     sizes = request.sizes or ((DYNAMIC_LARGEST, trained.input_size) if request.dynamic else (trained.input_size,))
-    if len(set(sizes)) < len(sizes):
+    if len(set(request.sizes)) < len(request.sizes):
         raise SizeError(f"sizes: expected distinct ones, got {', '.join(f'{h}x{w}' for h, w in sizes)}")
     largest = max(height for height, _ in sizes), max(width for _, width in sizes)
     if request.dynamic:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from conftest import SMALL_SPEC, small_model
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_export.bundle_export import ExportRequest, _deployed_spec, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
 from cornernet_export.model.rewrite import fold_batch_norms
@@ -195,3 +196,9 @@ def test_a_frame_beyond_the_largest_size_is_scaled_down_and_said(dynamic, tmp_pa
         "1 picture exceeds 767x767, the largest size of this model, and had to be scaled down"
         in capsys.readouterr().err
     )
+
+
+def test_a_model_trained_at_the_default_largest_size_can_be_dynamic():
+    trained = replace(SMALL_SPEC, input_size=(1023, 1023), largest_size=(1023, 1023))
+    spec = _deployed_spec(trained, ExportRequest(Path("any.safetensors"), Path("any"), dynamic=True))
+    assert (spec.input_size, spec.largest_size, spec.dynamic) == ((1023, 1023), (1023, 1023), True)

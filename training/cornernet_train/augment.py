@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
+    from cornernet_runtime.spec import Size
     from cornernet_train.recipe import Augmentation
     from cornernet_train.shapes import Scene
-
-Size = tuple[int, int]  # height, width
 
 MARGIN = 0.25  # of the crop: its centre stays this far within the picture, where that is large enough
 LEAST_SIDE = 1.0  # pixels; what a crop leaves less of is no object
