@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from cornernet_runtime.cli.common import console_for_people, run_command
+from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
 from cornernet_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument(
         "--size",
-        type=_size,
+        type=parse_size,
         action="append",
         default=[],
         metavar="HxW",
@@ -150,13 +149,6 @@ def _parser() -> argparse.ArgumentParser:
         help="replace the output folder if it exists, and keep an fp16 model that overflows or is off",
     )
     return parser
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected HxW such as 511x511, got {text!r}")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

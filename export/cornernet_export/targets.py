@@ -99,26 +99,49 @@ def corner_radius(width: float, height: float, minimum_iou: float = MINIMUM_IOU)
 def ideal_maps(targets: Targets) -> CornerMaps:
     """Return the maps, for one picture, from which decode gives back the encoded boxes.
 
-    Objects have embeddings two apart from each other and from the ground, so that nothing else pairs. Where two
-    corners of one kind share a cell, the later one's embedding and offset stand: that is what the representation can
-    hold.
+    Objects have embeddings two apart from each other and from the ground, so that nothing else pairs. Embedding and
+    offset have no class, so a cell holds one of each: objects with a corner of one kind in the same cell share an
+    embedding, directly or through others, and the smallest one's offset stands, for it has the most to lose.
     """
     height, width = targets.tl_heat.shape[1:]
-    identity = 2.0 * np.arange(1, len(targets.labels) + 1, dtype=np.float32)  # background has 0
+    embedding = 2.0 + 2.0 * _groups(targets).astype(np.float32)  # background has 0
+    largest_first = np.argsort(-_areas(targets, width), kind="stable")
 
     def scatter(cells: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
         plane = np.zeros((values.shape[1], height * width), np.float32)
-        plane[:, cells] = values.T
+        plane[:, cells[largest_first]] = values[largest_first].T  # of several for one cell the last stands
         return plane.reshape(-1, height, width)
 
     return CornerMaps(
         tl_heat=_logits(targets.tl_heat),
         br_heat=_logits(targets.br_heat),
-        tl_embed=scatter(targets.tl_cells, identity[:, None]),
-        br_embed=scatter(targets.br_cells, identity[:, None]),
+        tl_embed=scatter(targets.tl_cells, embedding[:, None]),
+        br_embed=scatter(targets.br_cells, embedding[:, None]),
         tl_offset=scatter(targets.tl_cells, targets.tl_offsets),
         br_offset=scatter(targets.br_cells, targets.br_offsets),
     )
+
+
+def _groups(targets: Targets) -> NDArray[np.int64]:
+    """Return a number [M] for each object, equal for those linked by corners of one kind in one cell."""
+    groups = np.arange(len(targets.labels))
+    while True:
+        before = groups
+        for cells in (targets.tl_cells, targets.br_cells):
+            _, cell = np.unique(cells, return_inverse=True)
+            lowest = np.full(len(groups), len(groups))
+            np.minimum.at(lowest, cell, groups)
+            groups = lowest[cell]
+        if np.array_equal(groups, before):
+            return groups
+
+
+def _areas(targets: Targets, width: int) -> NDArray[np.float32]:
+    """Return the areas [M] of the boxes in cells, ``width`` of which are a row."""
+    spans = targets.br_offsets - targets.tl_offsets
+    spans[:, 0] += targets.br_cells % width - targets.tl_cells % width
+    spans[:, 1] += targets.br_cells // width - targets.tl_cells // width
+    return np.asarray(spans[:, 0] * spans[:, 1])
 
 
 def _draw_gaussian(heat: NDArray[np.float32], x: int, y: int, radius: int) -> None:

@@ -114,6 +114,39 @@ def test_objects_side_by_side_do_not_pair_with_each_other():
     assert_decodes_to_itself([(4, 4, 20, 20), (30, 4, 46, 20), (4, 30, 20, 46)], [1, 1, 2])
 
 
+def true_boxes(boxes, labels):
+    """Return what decode finds beyond the ground, label and rounded box of each."""
+    found, scores, found_labels = decoded(boxes, labels)
+    # Pairs of a corner with the ground of its class have 0.5: an embedding has no class, so it fits there as well.
+    true = scores > 0.6
+    return {(int(label), *box) for label, box in zip(found_labels[true], found[true].round(3).tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (1, 1)], ids=["two classes", "one class"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_objects_that_share_a_corner_are_both_found(labels, order):
+    boxes = [(8, 8, 24, 24), (8, 8, 60, 40)][::order]
+    assert true_boxes(boxes, labels) == {(label, *box) for label, box in zip(labels, boxes, strict=True)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_objects_linked_through_a_third_are_all_found(order):
+    # The second shares its top-left corner with the first and its bottom-right one with the third.
+    boxes = [(8, 8, 24, 24), (8, 8, 60, 40), (36, 28, 60, 40)][::order]
+    labels = [0, 1, 2][::order]
+    assert true_boxes(boxes, labels) == {(label, *box) for label, box in zip(labels, boxes, strict=True)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_smaller_of_two_objects_in_one_cell_is_exact(order):
+    # The cells of x are 95/24 pixels wide: both corners lie in the third, 0.5 pixels apart in x.
+    boxes = [(8.5, 8, 20, 20), (8, 8, 60, 40)][::order]
+    labels = [0, 1][::order]
+    found = true_boxes(boxes, labels)
+    assert (0, 8.5, 8.0, 20.0, 20.0) in found
+    assert (1, 8.5, 8.0, 60.0, 40.0) in found
+
+
 @pytest.mark.parametrize("label", range(CLASSES))
 def test_first_object_does_not_pair_with_background(label):
     """The embedding of the background is zero, so no object may have that one."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import published_layouts
 import pytest
 import torch
 from tiny_training import TINY, Rectangles
@@ -223,3 +225,36 @@ def test_wrong_usage_is_status_2(arguments, tmp_path, monkeypatch):
         main(["fit", *arguments])
     assert caught.value.code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+# A published checkpoint.
+
+
+def published_tensor(name, shape):
+    """Return weights of the usual size; of batch norm the identity."""
+    if len(shape) > 1:
+        return 0.5 * torch.randn(shape) / math.sqrt(math.prod(shape[1:]))
+    return torch.ones(shape) if name.endswith(("weight", "running_var")) else torch.zeros(shape)
+
+
+def test_a_published_pickle_is_trained_on_with_other_classes(tmp_path):
+    torch.manual_seed(5)
+    shapes = published_layouts.princeton(published_layouts.SQUEEZE)
+    state = {f"module.{name}": published_tensor(name, shape) for name, shape in shapes}
+    torch.save(state, tmp_path / "squeeze.pkl", _use_new_zipfile_serialization=False)
+    coco_folder(tmp_path / "data")
+    paths = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--checkpoint", tmp_path / "squeeze.pkl"]
+    options = ["--config", "cornernet-squeeze", "--size", "127x127", "--steps", 2, "--batch", 2, "--workers", 0]
+    assert main(["fit", *map(str, [*paths, *options])]) == 0
+    tuned = load_checkpoint(tmp_path / "out" / "last.safetensors")
+    assert (tuned.spec.name, tuned.spec.class_names) == ("cornernet-squeeze", ("wide", "tall"))
+    assert (tuned.spec.input_size, tuned.spec.stride, tuned.spec.decode.top_k) == ((127, 127), 8, 20)
+    moved = tuned.model.state_dict()["stem.0.0.weight"] - state["module.hg.pre.0.conv.weight"]
+    # AdamW moves a weight by about its rate a step.
+    assert 0 < moved.abs().max() < 4 * RECIPES["cornernet-squeeze"].learning_rate
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(tmp_path, capsys):
+    assert command("shapes", tmp_path / "out", "--size", "256x255") == 1
+    assert "255" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "state.pt").exists()

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import run_command
+from cornernet_runtime.cli.common import parse_size, run_command
 from cornernet_runtime.errors import CornerNetError
+from cornernet_train.recipe import RECIPES, Augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 VALIDATION_SCENES = 100
 VALIDATION_SEED = 1_000_003  # no recipe's seed, nor one that people measure on
-OVERRIDES = ("steps", "batch", "learning_rate", "schedule", "seed")  # fields of the recipe that have a flag
+# Fields of the recipe that have a flag.
+OVERRIDES = ("input_size", "steps", "batch", "learning_rate", "schedule", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,6 @@ def _shapes(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     from cornernet_train.loop import FitRequest, fit  # noqa: PLC0415 - imports torch
     from cornernet_train.pictures import CocoPictures, Pictures, ShapeScenes  # noqa: PLC0415
-    from cornernet_train.recipe import Augmentation  # noqa: PLC0415
 
     recipe = _recipe(arguments)
     pictures: Pictures
@@ -63,8 +64,6 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """Return the named recipe with the fields that flags give."""
-    from cornernet_train.recipe import RECIPES  # noqa: PLC0415 - keeps --help quick
-
     given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
     try:
         return replace(RECIPES[arguments.config], **given)
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     shapes.set_defaults(run=_shapes)
 
     fit = commands.add_parser("fit", help="train a model")
-    fit.add_argument("--config", required=True, choices=["cornernet-tiny"], help="named recipe: network and schedule")
+    fit.add_argument("--config", required=True, choices=list(RECIPES), help="named recipe: network and schedule")
     fit.add_argument(
         "--data",
         required=True,
@@ -112,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--workers", type=_seed, default=1, metavar="N", help="processes that make batches (default 1)")
     fit.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default cpu)")
+    fit.add_argument(
+        "--size", type=parse_size, dest="input_size", metavar="HxW", help="of the input, instead of the recipe's"
+    )
     fit.add_argument("--steps", type=_count, metavar="N", help="optimiser steps, instead of the recipe's")
     fit.add_argument("--batch", type=_count, metavar="N", help="pictures a step, instead of the recipe's")
     fit.add_argument("--learning-rate", type=float, metavar="RATE", help="peak, instead of the recipe's")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,14 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         metavar="S,S,...",
         help="look at these scales and merge the boxes, such as 0.5,0.75,1,1.25,1.5 (default 1)",
     )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of ``HxW``, for an option."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected HxW such as 511x511, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:
