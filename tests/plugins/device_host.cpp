@@ -18,11 +18,11 @@ void release(void* memory) {
 }
 
 void write(void* to, const void* from, size_t bytes) {
-  std::memcpy(to, from, bytes);
+  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 void read(void* to, const void* from, size_t bytes) {
-  std::memcpy(to, from, bytes);
+  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 Captured::Captured(std::function<int32_t(cudaStream_t)> enqueue) : enqueue_(std::move(enqueue)) {
