@@ -53,8 +53,8 @@ train: $(INSTALLED) ## Train the shipped model again, into build/train
 # on, by the versions of the symbols that the library asks for.
 wheel: $(INSTALLED) ## Build a wheel with the TensorRT plugins inside, into dist; needs CMake, nvcc and TensorRT's headers
 	@command -v cmake >/dev/null || { echo "make wheel: CMake 3.25 or later is needed: apt-get install cmake" >&2; exit 1; }
-	@command -v "$${CUDACXX:-nvcc}" >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || { echo "make wheel: nvcc is needed,\
-	 from NVIDIA's CUDA toolkit 13; put it on PATH, or name it as in CUDACXX=/usr/local/cuda/bin/nvcc" >&2; exit 1; }
+	@command -v "$${CUDACXX:-nvcc}" >/dev/null || { echo "make wheel: nvcc is needed, from NVIDIA's CUDA toolkit 13:\
+	 put it on PATH, or name it as in make wheel CUDACXX=/usr/local/cuda/bin/nvcc" >&2; exit 1; }
 	cmake --preset release -D CORNERNET_REQUIRE_PLUGIN=ON
 	cmake --build --preset release --parallel
 	rm -rf build/wheel

@@ -80,7 +80,9 @@ def build_harness(program: Path, flags: Sequence[str]) -> Path:
 
 def plugin_command(unit: Path, flags: Sequence[str], headers: Path | None = None) -> list[str]:
     """Return the compiler line for a source of the plugins, against ``headers`` of TensorRT."""
-    system = [f"-isystem{headers or tensorrt_headers()}", f"-isystem{host_cuda.cuda_headers()}"]
+    folders = [headers or tensorrt_headers(), host_cuda.cuda_headers()]
+    # The compiler looks in the system's own folders anyway, and named first they hide its own headers from it.
+    system = [f"-isystem{folder}" for folder in folders if not str(folder).startswith("/usr/include")]
     return ["g++", "-std=c++17", *STRICT, *system, f'-DCORNERNET_VERSION="{__version__}"', *flags, "-c", str(unit)]
 
 

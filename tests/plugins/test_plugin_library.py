@@ -87,9 +87,8 @@ def test_plugins_answer_and_pool_under_the_sanitizers(sanitized, what):
 
 
 @pytest.mark.parametrize("what", ["interfaces", "enqueue"])
-def test_plugins_out_of_the_real_registry_answer_and_pool(sanitized, libnvinfer, what):
-    library, harness = sanitized
-    status, told = walk(harness, library, what, libnvinfer, ASAN_OPTIONS="detect_leaks=0")  # not our library alone
+def test_plugins_out_of_the_real_registry_answer_and_pool(plain, sanitized, libnvinfer, what):
+    status, told = walk(sanitized[1], plain, what, libnvinfer, ASAN_OPTIONS="detect_leaks=0")  # not ours alone
     assert status == 0, told
     assert " 0 failed" in told
 
