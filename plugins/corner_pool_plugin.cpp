@@ -22,8 +22,12 @@ using nvinfer1::TensorFormat;
 
 constexpr int32_t kDone = 0;
 constexpr int32_t kFailed = 1;
-// Also found by reading the file, without loading it: "cornernet_plugins version " up to a 0.
-constexpr char kLibraryVersion[] = "cornernet_plugins version " CORNERNET_VERSION;
+#define CORNERNET_TEXT_OF(value) #value
+#define CORNERNET_TEXT(value) CORNERNET_TEXT_OF(value)
+// Also found by reading the file, without loading it: up to a 0, behind it nothing. A library fits
+// one major version of TensorRT, for loggers are another class in each.
+constexpr char kLibraryVersion[] = "cornernet_plugins version " CORNERNET_VERSION
+                                   " for TensorRT " CORNERNET_TEXT(NV_TENSORRT_MAJOR);
 
 MapShape shapeOf(const nvinfer1::Dims& dims) {
   return {dims.d[0], dims.d[1], dims.d[2], dims.d[3]};

@@ -7,6 +7,7 @@
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -25,17 +26,38 @@ CornerPoolCreator topLeft(Corner::kTopLeft);
 CornerPoolCreator bottomRight(Corner::kBottomRight);
 IPluginCreatorInterface* const creators[] = {&topLeft, &bottomRight};
 
-// The registry of the TensorRT that this process has loaded, or null. This library links none.
-nvinfer1::IPluginRegistry* findRegistry() noexcept {
-  for (const char* name :
-       {"libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer_lean.so.11", "libnvinfer_lean.so.10"}) {
-    void* library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (!library) continue;
-    void* symbol = dlsym(library, "getPluginRegistry");
-    dlclose(library);  // gives back what dlopen counted; whoever loaded it keeps it
-    if (symbol) return reinterpret_cast<decltype(&getPluginRegistry)>(symbol)();
+// A library of TensorRT that this process has loaded, of this major version, or null.
+void* findTensorRT(int major) noexcept {
+  for (const char* name : {"libnvinfer.so", "libnvinfer_lean.so"}) {
+    char file[64];
+    std::snprintf(file, sizeof(file), "%s.%d", name, major);
+    if (void* library = dlopen(file, RTLD_LAZY | RTLD_NOLOAD)) {
+      dlclose(library);  // gives back what dlopen counted; whoever loaded it keeps it
+      return library;
+    }
   }
   return nullptr;
+}
+
+// Whether the TensorRT of this process, if it can be found, is of the major version that this
+// library was built for. With another its classes differ, and a call may end anywhere.
+bool fits() noexcept {
+  if (findTensorRT(NV_TENSORRT_MAJOR)) return true;
+  for (const int other : {10, 11, 12}) {
+    if (!findTensorRT(other)) continue;
+    reportError(
+        "libcornernet_plugins.so: expected TensorRT %d, for which it was built, got %d: build "
+        "it with the headers of that one",
+        NV_TENSORRT_MAJOR, other);
+    return false;
+  }
+  return true;
+}
+
+nvinfer1::IPluginRegistry* findRegistry() noexcept {
+  void* library = findTensorRT(NV_TENSORRT_MAJOR);
+  void* symbol = library ? dlsym(library, "getPluginRegistry") : nullptr;
+  return symbol ? reinterpret_cast<decltype(&getPluginRegistry)>(symbol)() : nullptr;
 }
 
 // From now on the registry holds pointers into this library, so it must stay.
@@ -51,8 +73,9 @@ bool registerIfAsked() noexcept {
   nvinfer1::IPluginRegistry* registry = findRegistry();
   if (!registry || !stay()) {
     reportError(
-        "CORNERNET_REGISTER_PLUGINS: expected TensorRT 10 or 11 to be loaded before this library, "
-        "found none; load it with IPluginRegistry::loadLibrary instead");
+        "CORNERNET_REGISTER_PLUGINS: expected TensorRT %d to be loaded before this library, found "
+        "none; load it with IPluginRegistry::loadLibrary instead",
+        NV_TENSORRT_MAJOR);
     return false;
   }
   for (IPluginCreatorInterface* creator : creators) {
@@ -74,11 +97,12 @@ bool registerIfAsked() noexcept {
 extern "C" {
 
 [[gnu::visibility("default")]] IPluginCreatorInterface* const* getCreators(int32_t& count) {
-  count = sizeof(creators) / sizeof(creators[0]);
-  return creators;
+  const bool usable = fits();
+  count = usable ? sizeof(creators) / sizeof(creators[0]) : 0;
+  return usable ? creators : nullptr;
 }
 
 [[gnu::visibility("default")]] void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
-  cornernet::useLoggerFinder(finder);
+  cornernet::useLoggerFinder(fits() ? finder : nullptr);
 }
 }

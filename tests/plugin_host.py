@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,14 @@ def tensorrt_headers() -> Path | None:
     return next((place for place in places if (place / "NvInferRuntime.h").is_file()), None)
 
 
+def tensorrt_major(headers: Path) -> int:
+    """Return the major version of the TensorRT that ``headers`` are of."""
+    text = (headers / "NvInferVersion.h").read_text(encoding="utf-8")
+    found = re.search(r"^#define (?:NV_TENSORRT_MAJOR|TRT_MAJOR_ENTERPRISE)\s+(\d+)", text, re.MULTILINE)
+    assert found, headers
+    return int(found[1])
+
+
 def more_headers() -> list[Path]:
     """Return further folders of headers, of the versions in CORNERNET_TENSORRT_ROOTS, separated by colons."""
     roots = os.environ.get("CORNERNET_TENSORRT_ROOTS", "")
@@ -55,10 +64,10 @@ def why_not() -> str | None:
     return host_cuda.why_not()
 
 
-def build_library(library: Path, flags: Sequence[str]) -> Path:
-    """Build libcornernet_plugins.so with kernels that run on the CPU."""
+def build_library(library: Path, flags: Sequence[str], headers: Path | None = None) -> Path:
+    """Build libcornernet_plugins.so with kernels that run on the CPU, against ``headers`` of TensorRT."""
     shared = ["-fPIC", "-fvisibility=hidden", *flags]
-    jobs = [plugin_command(unit, shared) for unit in [*PLUGIN_UNITS, HARNESS / "cuda_error_host.cpp"]]
+    jobs = [plugin_command(unit, shared, headers) for unit in [*PLUGIN_UNITS, HARNESS / "cuda_error_host.cpp"]]
     jobs += [
         ["g++", *host_cuda.FLAGS, "-isystem", str(host_cuda.cuda_headers()), *shared, "-x", "c++", "-c", str(unit)]
         for unit in KERNEL_UNITS

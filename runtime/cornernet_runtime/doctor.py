@@ -20,7 +20,7 @@ from typing import Literal
 
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.machine import Gpu, ProbeError, core_count, cpu_name, find_gpus, one_line, output_of
-from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_version
+from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_info
 from cornernet_runtime.version import __version__
 
 State = Literal["ok", "missing", "problem"]
@@ -263,7 +263,8 @@ def _plugin_fact() -> Fact:
         path = find_plugin()
         if path is None:
             return _fact("plugin", "missing", f"not found: {PLUGIN_VARIABLE} does not name it")
-        return _fact("plugin", "ok", f"{plugin_version(path)} ({path})")
+        info = plugin_info(path)
+        return _fact("plugin", "ok", f"{info.version} for TensorRT {info.tensorrt} ({path})")
     except PluginError as error:
         return _fact("plugin", "problem", str(error), f"unset {PLUGIN_VARIABLE}")
 

@@ -181,7 +181,9 @@ void walkInterfaces(const Creators& creators, const char* version) {
     const Plugin plugin = make(creator);
     timings.emplace_back(build(plugin).getTimingCacheID());
     CHECK(timings.back() == creator->getPluginName() + std::string(" ") + version);
-    CHECK(build(plugin).getMetadataString() == std::string("cornernet_plugins version ") + version);
+    CHECK(build(plugin).getMetadataString() == std::string("cornernet_plugins version ") + version +
+                                                   " for TensorRT " +
+                                                   std::to_string(NV_TENSORRT_MAJOR));
   }
   CHECK(timings[0] != timings[1]);
 }

@@ -68,6 +68,9 @@ int main(int count, char** arguments) {
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   const auto setLoggerFinder = find<void (*)(nvinfer1::ILoggerFinder*)>(library, "setLoggerFinder");
   if (count <= 4) creators = creatorsOf(library);
+  // With the logger of that TensorRT, or with none.
+  CHECK(creators.topLeft->createPlugin("pool", nullptr, nvinfer1::TensorRTPhase::kBUILD) ==
+        nullptr);
   setLoggerFinder(&logged);
 
   if (std::strcmp(arguments[3], "enqueue") == 0) {

@@ -13,7 +13,7 @@ import numpy as np
 import plugin_host
 import pytest
 
-from cornernet_runtime.plugin import PLUGIN_VARIABLE, plugin_version
+from cornernet_runtime.plugin import PLUGIN_VARIABLE, PluginInfo, plugin_info
 from cornernet_runtime.version import __version__
 
 pytestmark = pytest.mark.skipif(plugin_host.why_not() is not None, reason=str(plugin_host.why_not()))
@@ -27,7 +27,11 @@ every_library = pytest.mark.parametrize("which", ["for the CPU", "built"])
 def trt():
     """NVIDIA's lean runtime, which has a registry of plugins and imports without a GPU."""
     pytest.importorskip("tensorrt_lean_libs", reason="pip install tensorrt-lean-cu13-libs tensorrt-lean-cu13-bindings")
-    return pytest.importorskip("tensorrt_lean_bindings", reason="pip install tensorrt-lean-cu13-bindings")
+    there = pytest.importorskip("tensorrt_lean_bindings", reason="pip install tensorrt-lean-cu13-bindings")
+    version = plugin_host.tensorrt_major(plugin_host.tensorrt_headers())
+    if int(there.__version__.partition(".")[0]) != version:
+        pytest.skip(f"the headers are of TensorRT {version}, the lean runtime is {there.__version__}")
+    return there
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,7 @@ def test_library_shows_two_functions_and_needs_no_tensorrt_and_no_cuda(library):
 
 @every_library
 def test_version_is_read_without_loading_the_library(library):
-    assert plugin_version(library) == __version__
+    assert plugin_info(library) == PluginInfo(__version__, plugin_host.tensorrt_major(plugin_host.tensorrt_headers()))
 
 
 @pytest.mark.parametrize("headers", [plugin_host.tensorrt_headers(), *plugin_host.more_headers()], ids=str)
@@ -119,6 +123,24 @@ def test_one_source_compiles_against_each_version_of_the_headers(headers):
         command = plugin_host.plugin_command(unit, ["-fsyntax-only"], headers)
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own compiler line
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A library built for another major version of TensorRT, where the headers of one are at hand."""
+    mine = plugin_host.tensorrt_major(plugin_host.tensorrt_headers())
+    others = [headers for headers in plugin_host.more_headers() if plugin_host.tensorrt_major(headers) != mine]
+    if not others:
+        pytest.skip("CORNERNET_TENSORRT_ROOTS names no headers of another major version")
+    return plugin_host.build_library(tmp_path_factory.mktemp("foreign") / "libcornernet_plugins.so", ["-O0"], others[0])
+
+
+def test_library_for_another_tensorrt_gives_no_plugins_and_says_so(trt, foreign, capfd):
+    registry = trt.get_plugin_registry()
+    registry.load_library(str(foreign))
+    assert registry.get_creator("TopLeftPool", "1", "cornernet") is None
+    built_for, here = plugin_info(foreign).tensorrt, trt.__version__.partition(".")[0]
+    assert f"expected TensorRT {built_for}, for which it was built, got {here}" in capfd.readouterr().err
 
 
 def fields_of(trt, **values):
@@ -145,7 +167,7 @@ def test_plugin_out_of_the_registry_describes_itself(trt, registry, name):
     assert (core.plugin_name, core.plugin_version, core.plugin_namespace) == (name, "1", "cornernet")
     assert build.num_outputs == 1
     assert build.timing_cache_id == f"{name} {__version__}"
-    assert build.metadata_string == f"cornernet_plugins version {__version__}"
+    assert build.metadata_string.startswith(f"cornernet_plugins version {__version__} for TensorRT ")
     assert plugin.get_capability_interface(trt.PluginCapabilityType.RUNTIME) is not None
 
 

@@ -57,7 +57,9 @@ def test_headers_older_than_supported_are_refused_by_version(tmp_path):
 def test_root_without_headers_is_an_error(tmp_path):
     status, told = find(tmp_path, root=tmp_path)
     assert status != 0
-    assert f"TensorRT_ROOT is '{tmp_path}': expected include/NvInferRuntime.h there, found none" in " ".join(told.split())
+    assert f"TensorRT_ROOT is '{tmp_path}': expected include/NvInferRuntime.h there, found none" in " ".join(
+        told.split()
+    )
 
 
 @without_system_headers
@@ -72,7 +74,9 @@ def test_want_of_headers_without_fetching_is_no_error(tmp_path):
 def test_fetch_that_fails_is_no_error_and_leaves_nothing(tmp_path):
     status, told = find(tmp_path, f"set(CORNERNET_TENSORRT_REPOSITORY file://{tmp_path}/nowhere)")
     assert status == 0, told
-    assert f"[] [no NvInferRuntime.h of TensorRT 10.12 or later, and none could be fetched from file://{tmp_path}" in told
+    assert (
+        f"[] [no NvInferRuntime.h of TensorRT 10.12 or later, and none could be fetched from file://{tmp_path}" in told
+    )
     assert not list((tmp_path / "_deps").iterdir())
 
 

@@ -259,8 +259,8 @@ def test_plugin_is_looked_for_at_the_path_in_the_environment(monkeypatch, tmp_pa
     assert facts()["plugin"].state == "problem"
     library.touch()
     assert facts()["plugin"].state == "problem"
-    library.write_bytes(b"\0cornernet_plugins version 1.2.3\0")
-    assert (facts()["plugin"].state, facts()["plugin"].value) == ("ok", f"1.2.3 ({library})")
+    library.write_bytes(b"\0cornernet_plugins version 1.2.3 for TensorRT 11\0")
+    assert (facts()["plugin"].state, facts()["plugin"].value) == ("ok", f"1.2.3 for TensorRT 11 ({library})")
 
 
 def test_report_file_holds_the_facts(tmp_path, capsys):
