@@ -3,7 +3,7 @@
 # cornernet_find_tensorrt(INCLUDE REASON) sets INCLUDE to a folder with NvInferRuntime.h, or to "" and REASON to why not.
 # It never fails for want of a network, as FetchContent would.
 
-set(TensorRT_ROOT "$ENV{TensorRT_ROOT}" CACHE PATH "A TensorRT of one's own: the folder above its include/")
+set(TensorRT_ROOT "" CACHE PATH "A TensorRT of one's own: the folder above its include/; else the environment's")
 option(CORNERNET_FETCH_TENSORRT "Fetch TensorRT's public headers from github.com where there are none" ON)
 
 set(CORNERNET_TENSORRT_OLDEST 10.12)
@@ -14,10 +14,14 @@ set(CORNERNET_TENSORRT_COMMIT 82d1dca801c8318a5605399d5240780d0679e4e1)
 function(cornernet_find_tensorrt include_variable reason_variable)
   set(${include_variable} "" PARENT_SCOPE)
   set(reason "no NvInferRuntime.h of TensorRT ${CORNERNET_TENSORRT_OLDEST} or later")
-  if(TensorRT_ROOT)
-    find_path(include NvInferRuntime.h PATHS "${TensorRT_ROOT}" PATH_SUFFIXES include NO_DEFAULT_PATH NO_CACHE)
+  set(root "${TensorRT_ROOT}")
+  if(NOT root)  # read anew each time: a variable set after the first configuration counts
+    set(root "$ENV{TensorRT_ROOT}")
+  endif()
+  if(root)
+    find_path(include NvInferRuntime.h PATHS "${root}" PATH_SUFFIXES include NO_DEFAULT_PATH NO_CACHE)
     if(NOT include)
-      message(FATAL_ERROR "TensorRT_ROOT is '${TensorRT_ROOT}': expected include/NvInferRuntime.h there, found none")
+      message(FATAL_ERROR "TensorRT_ROOT is '${root}': expected include/NvInferRuntime.h there, found none")
     endif()
   else()
     find_path(include NvInferRuntime.h PATH_SUFFIXES include x86_64-linux-gnu aarch64-linux-gnu
@@ -31,7 +35,7 @@ function(cornernet_find_tensorrt include_variable reason_variable)
       unset(include)
     endif()
   endif()
-  if(NOT include AND NOT TensorRT_ROOT AND CORNERNET_FETCH_TENSORRT)
+  if(NOT include AND NOT root AND CORNERNET_FETCH_TENSORRT)
     cornernet_fetch_tensorrt(include)
     if(NOT include)
       string(APPEND reason ", and none could be fetched from ${CORNERNET_TENSORRT_REPOSITORY}")

@@ -1,5 +1,6 @@
 """CMake's search for TensorRT's headers: what it takes, what it refuses, and what it says where there are none."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,13 +18,16 @@ without_system_headers = pytest.mark.skipif(
 )
 
 
-def find(folder, *settings, root=""):
+def find(folder, *settings, root="", environment=""):
     """Search as the project's CMakeLists.txt does, with ``folder`` for build folder; return what it printed."""
     script = folder / "find.cmake"
     lines = [f"include({MODULE})", *settings, "cornernet_find_tensorrt(include reason)"]
     script.write_text("\n".join([*lines, 'message("[${include}] [${reason}]")']), encoding="utf-8")
     command = ["cmake", f"-DTensorRT_ROOT={root}", "-P", script]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - our script
+    variables = os.environ | {"TensorRT_ROOT": str(environment)}
+    done = subprocess.run(  # noqa: S603 - our script
+        command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -45,6 +49,13 @@ def test_headers_under_the_root_are_taken(tmp_path, version, style):
     status, told = find(tmp_path, root=tmp_path / "tensorrt")
     assert status == 0, told
     assert f"headers of TensorRT {version} in {include}" in told
+
+
+def test_root_may_be_named_in_the_environment(tmp_path):
+    include = write_headers(tmp_path / "tensorrt", "11.4")
+    write_headers(tmp_path / "other", "10.12")
+    assert f"11.4 in {include}" in find(tmp_path, environment=tmp_path / "tensorrt")[1]
+    assert f"11.4 in {include}" in find(tmp_path, root=tmp_path / "tensorrt", environment=tmp_path / "other")[1]
 
 
 def test_headers_older_than_supported_are_refused_by_version(tmp_path):
