@@ -14,11 +14,12 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format train clean
+.PHONY: help demo test lint format train wheel clean
 
 help: ## Print this list
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+PLUGIN := build/release/plugins/libcornernet_plugins.so
 MODEL := models/cornernet-tiny/cornernet-tiny.safetensors
 
 demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate the pictures
@@ -47,6 +48,19 @@ format: $(INSTALLED) ## Rewrite Python, C++ and CUDA files in the project's styl
 
 train: $(INSTALLED) ## Train the shipped model again, into build/train
 	$(BIN)/cornernet-train fit --config cornernet-tiny --data shapes --output build/train
+
+# What is missing is said before anything is built. auditwheel names the wheel after the oldest C library that it runs
+# on, by the versions of the symbols that the library asks for.
+wheel: $(INSTALLED) ## Build a wheel with the TensorRT plugins inside, into dist; needs CMake, nvcc and TensorRT's headers
+	@command -v cmake >/dev/null || { echo "make wheel: CMake 3.25 or later is needed: apt-get install cmake" >&2; exit 1; }
+	@command -v "$${CUDACXX:-nvcc}" >/dev/null || { echo "make wheel: nvcc is needed, from NVIDIA's CUDA toolkit 13:\
+	 put it on PATH, or name it as in make wheel CUDACXX=/usr/local/cuda/bin/nvcc" >&2; exit 1; }
+	cmake --preset release -D CORNERNET_REQUIRE_PLUGIN=ON
+	cmake --build --preset release --parallel
+	rm -rf build/wheel
+	CORNERNET_WHEEL_PLUGIN=$(PLUGIN) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --only-plat --wheel-dir dist build/wheel/*.whl
 
 clean: ## Remove what builds, tests and linters left; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

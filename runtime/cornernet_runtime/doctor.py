@@ -16,16 +16,15 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
+from cornernet_runtime.errors import PluginError
 from cornernet_runtime.machine import Gpu, ProbeError, core_count, cpu_name, find_gpus, one_line, output_of
+from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_info
 from cornernet_runtime.version import __version__
 
 State = Literal["ok", "missing", "problem"]
 Group = Literal["system", "run", "export", "gpu", "other"]
-
-PLUGIN_VARIABLE = "CORNERNET_PLUGIN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +259,14 @@ def _tensorrt_fact() -> Fact:
 
 
 def _plugin_fact() -> Fact:
-    path = os.environ.get(PLUGIN_VARIABLE)
-    if not path:
-        return _fact("plugin", "missing", f"not found: {PLUGIN_VARIABLE} does not name it")
-    if Path(path).is_file():
-        return _fact("plugin", "ok", path)
-    return _fact("plugin", "problem", f"{PLUGIN_VARIABLE} names no file: {path}", f"unset {PLUGIN_VARIABLE}")
+    try:
+        path = find_plugin()
+        if path is None:
+            return _fact("plugin", "missing", f"not found: {PLUGIN_VARIABLE} does not name it")
+        info = plugin_info(path)
+        return _fact("plugin", "ok", f"{info.version} for TensorRT {info.tensorrt} ({path})")
+    except PluginError as error:
+        return _fact("plugin", "problem", str(error), f"unset {PLUGIN_VARIABLE}")
 
 
 def _tool_fact(key: str) -> Fact:

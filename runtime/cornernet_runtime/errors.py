@@ -25,6 +25,10 @@ class BackendError(CornerNetError):
     """No backend can run the model here, or the one asked for cannot."""
 
 
+class PluginError(CornerNetError):
+    """The library of TensorRT plugins is not where it should be, or is not ours."""
+
+
 class SizeError(CornerNetError):
     """An input size that the network cannot take."""
 

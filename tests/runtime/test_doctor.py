@@ -44,12 +44,14 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)24 << 30; 
 
 @pytest.fixture(autouse=True)
 def programs(tmp_path, monkeypatch):
-    """The only folder on PATH: empty, so that a test decides which programs there are; and no GPU driver."""
+    """The only folder on PATH: empty, so that a test decides which programs there are; no GPU driver, no TensorRT."""
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CORNERNET_PLUGIN", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", refuse_library)
+    for module in ("tensorrt", "tensorrt_lean_bindings"):
+        monkeypatch.setitem(sys.modules, module, None)  # what Python takes as: cannot be imported
     return folder
 
 
@@ -240,9 +242,10 @@ def test_numpy_that_does_not_load_is_a_problem(monkeypatch):
     assert "detect (no NumPy)" in report.cannot
 
 
-def test_lean_tensorrt_is_named_as_such(install, tmp_path):
+def test_lean_tensorrt_is_named_as_such(install, tmp_path, monkeypatch):
     install("tensorrt-lean-cu13-bindings", "11.4.0.1")
     assert facts()["tensorrt"].state == "missing"  # its module decides
+    monkeypatch.delitem(sys.modules, "tensorrt_lean_bindings")
     (tmp_path / "site" / "tensorrt_lean_bindings").mkdir()
     (tmp_path / "site" / "tensorrt_lean_bindings" / "__init__.py").write_text("raise ImportError")
     fact = facts()["tensorrt"]
@@ -255,7 +258,9 @@ def test_plugin_is_looked_for_at_the_path_in_the_environment(monkeypatch, tmp_pa
     monkeypatch.setenv("CORNERNET_PLUGIN", str(library))
     assert facts()["plugin"].state == "problem"
     library.touch()
-    assert (facts()["plugin"].state, facts()["plugin"].value) == ("ok", str(library))
+    assert facts()["plugin"].state == "problem"
+    library.write_bytes(b"\0cornernet_plugins version 1.2.3 for TensorRT 11\0")
+    assert (facts()["plugin"].state, facts()["plugin"].value) == ("ok", f"1.2.3 for TensorRT 11 ({library})")
 
 
 def test_report_file_holds_the_facts(tmp_path, capsys):
