@@ -42,7 +42,12 @@ def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], ho
 
 
 def run(
-    program: Path, launches: Sequence[Launch], arrays: Sequence[np.ndarray], seed: int = 1, multiprocessors: int = 132
+    program: Path,
+    launches: Sequence[Launch],
+    arrays: Sequence[np.ndarray],
+    seed: int = 1,
+    multiprocessors: int = 132,
+    pointers: Sequence[tuple[np.ndarray, int]] = (),
 ) -> list[Moved]:
     """Run launches in order; what they write comes back into ``arrays``.
 
@@ -52,10 +57,15 @@ def run(
         arrays: C-contiguous memory that kernels may touch.
         seed: Decides the order of blocks and warps.
         multiprocessors: Of the device that is played.
+        pointers: Where further pointers into ``arrays`` stand: in which of these, bytes from its start.
     """
-    message = [struct.pack("4q", seed, multiprocessors, len(arrays), len(launches))]
+    message = [struct.pack("5q", seed, multiprocessors, len(arrays), len(pointers), len(launches))]
     message.append(struct.pack(f"{len(arrays)}q", *(array.nbytes for array in arrays)))
     message.extend(array.tobytes() for array in arrays)
+    for holder, place in pointers:
+        (address,) = struct.unpack_from("Q", holder.tobytes(), place)
+        index, start = _find(holder.ctypes.data, arrays)
+        message.append(struct.pack("4q", index, start + place, *_find(address, arrays)))
     message.extend(_packed(launch, arrays) for launch in launches)
     done = subprocess.run([program], input=b"".join(message), capture_output=True, check=False)  # noqa: S603 - built here
     assert done.returncode == 0, done.stderr.decode()[-4000:]

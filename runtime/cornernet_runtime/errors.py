@@ -25,6 +25,10 @@ class BackendError(CornerNetError):
     """No backend can run the model here, or the one asked for cannot."""
 
 
+class KernelError(BackendError):
+    """A CUDA kernel cannot be compiled or launched here."""
+
+
 class SizeError(CornerNetError):
     """An input size that the network cannot take."""
 
