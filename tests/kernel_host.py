@@ -31,6 +31,11 @@ class Moved(NamedTuple):
 
 def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], how: str = "fibers") -> Path:
     """Compile ``.cu`` files of the runtime, by their stems, into a program for ``run``; the rest as for ``build``."""
+    return build(folder / "kernels", [write_unit(folder, sources), DRIVER], flags, how)
+
+
+def write_unit(folder: Path, sources: Sequence[str]) -> Path:
+    """Write the file that includes ``.cu`` files, by their stems, and defines ``hostKernels``; return its path."""
     unit = folder / "kernels.cu"
     files = [KERNELS / f"{source}.cu" for source in sources]
     kernels = [found for file in files for found in SIGNATURE.findall(file.read_text())]
@@ -38,7 +43,7 @@ def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], ho
     includes = "".join(f'#include "{file}"\n' for file in [*files, DRIVER.with_suffix(".h")])
     table = f"std::vector<HostKernel> hostKernels() {{\n  return {{\n{rows}  }};\n}}\n"
     unit.write_text(f"{includes}using namespace cornernet;\n{table}")
-    return build(folder / "kernels", [unit, DRIVER], flags, how)
+    return unit
 
 
 def run(

@@ -1,6 +1,9 @@
-// A libcuda.so.1 without a GPU, for test_device.py: enough of a driver for NVIDIA's bindings to
-// start, load code and launch kernels. What it is told goes to standard output. Calls that it does
-// not know succeed and do nothing.
+// A libcuda.so.1 without a GPU: enough of a driver for NVIDIA's bindings to start, load code and
+// launch kernels. Calls that it does not know succeed and do nothing.
+//
+// Alone, for test_device.py, it prints what it is told. With fake_gpu.cpp, for the tests of
+// cornernet-bench, its device memory is the host's and launches run there, at once or, when they
+// were captured, with their graph.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,17 +69,81 @@ static int errorText(int error, const char** text) {
   return 0;
 }
 
-// A kernel's handle is its name; its parameters are as many bytes as the test says.
+struct Launch {
+  const char* kernel;  // a kernel's handle is its name
+  unsigned grid[3], block[3], sharedBytes;
+  unsigned char parameters[4096];
+};
+
+// Of fake_gpu.cpp.
+__attribute__((weak)) size_t parameterBytesOf(const char* kernel);
+__attribute__((weak)) int runLaunch(const struct Launch* launch);
+
+static struct Launch captured[64];
+static int capturing, capturedCount;
+
 static int launchKernel(const char* kernel, unsigned gridX, unsigned gridY, unsigned gridZ,
                         unsigned blockX, unsigned blockY, unsigned blockZ, unsigned sharedBytes,
                         void* stream, unsigned char** parameters, void** extra) {
   if (gridX * gridY * gridZ == 0 || blockX > 1024 || extra) return INVALID_VALUE;
+  if (runLaunch) {
+    struct Launch launch = {
+        kernel, {gridX, gridY, gridZ}, {blockX, blockY, blockZ}, sharedBytes, {0}};
+    memcpy(launch.parameters, parameters[0], parameterBytesOf(kernel));
+    if (!capturing) return runLaunch(&launch);
+    captured[capturedCount++] = launch;
+    return 0;
+  }
   printf("launch %s %u %u %u %u %u %u %u %llu ", kernel, gridX, gridY, gridZ, blockX, blockY,
          blockZ, sharedBytes, (unsigned long long)(uintptr_t)stream);
   for (int i = 0; i < number("FAKE_PARAMETER_BYTES", 0); ++i)
     printf("%02x", parameters[0][i]);
   printf("\n");
   fflush(stdout);
+  return 0;
+}
+
+static int beginCapture(void) {
+  capturing = 1;
+  capturedCount = 0;
+  return 0;
+}
+
+static int endCapture(void* stream, void** graph) {
+  (void)stream;
+  capturing = 0;
+  return anyHandle(graph);
+}
+
+static int launchGraph(void) {
+  for (int i = 0; i < capturedCount; ++i) {
+    const int error = runLaunch(&captured[i]);
+    if (error) return error;
+  }
+  return 0;
+}
+
+static int deviceName(char* name, int bytes) {
+  return snprintf(name, bytes, "no GPU") < 0;
+}
+
+static int allocate(void** address, size_t bytes) {
+  *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *address ? 0 : INVALID_VALUE;
+}
+
+static int release(void* address) {
+  free(address);
+  return 0;
+}
+
+static int copy(void* to, const void* from, size_t bytes) {
+  memcpy(to, from, bytes);
+  return 0;
+}
+
+static int elapsed(float* milliseconds) {
+  *milliseconds = 0.0125F;
   return 0;
 }
 
@@ -95,6 +162,18 @@ static const struct {
     {"cuGetErrorName", errorText},
     {"cuGetErrorString", errorText},
     {"cuLaunchKernel", launchKernel},
+    {"cuDeviceGetName", deviceName},
+    {"cuStreamCreate", anyHandle},
+    {"cuEventCreate", anyHandle},
+    {"cuEventElapsedTime", elapsed},
+    {"cuMemAlloc", allocate},
+    {"cuMemFree", release},
+    {"cuMemcpyHtoD", copy},
+    {"cuMemcpyDtoH", copy},
+    {"cuStreamBeginCapture", beginCapture},
+    {"cuStreamEndCapture", endCapture},
+    {"cuGraphInstantiate", anyHandle},
+    {"cuGraphLaunch", launchGraph},
 };
 
 int cuGetProcAddress_v2(const char* name, void** function, int version, uint64_t flags,

@@ -20,7 +20,7 @@ from cornernet_runtime.errors import KernelError, OutputError
 from cornernet_runtime.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 SOURCES = Path(__file__).resolve().parent
 # Products are not contracted into fused operations, so that results can be compared with those of the CPU.
@@ -80,7 +80,13 @@ def load_program(source: str, capability: tuple[int, int], folder: Path | None =
     return program
 
 
-def compile_source(path: Path, target: str, options: Sequence[str] = (), names: Sequence[str] | None = None) -> Program:
+def compile_source(
+    path: Path,
+    target: str,
+    options: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Program:
     """Compile a ``.cu`` file, whatever the cache holds.
 
     Args:
@@ -88,6 +94,7 @@ def compile_source(path: Path, target: str, options: Sequence[str] = (), names: 
         target: As ``target_of`` returns it.
         options: Added to ``OPTIONS``; ``--ptxas-options=-v`` makes the log tell registers and memory.
         names: Of the kernels, as C++ spells them; by default those that the file itself defines in ``cornernet``.
+        headers: Further headers by name, such as ``cstdint``: NVRTC has none of the standard library.
 
     Raises:
         KernelError: NVRTC or CUDA's headers are missing, or the source does not compile: the message holds the log.
@@ -98,7 +105,10 @@ def compile_source(path: Path, target: str, options: Sequence[str] = (), names: 
         names = [f"cornernet::{name}" for name in _KERNEL.findall(text)]
     folders = (path.parent, *cuda_headers())
     flags = [*OPTIONS, f"--gpu-architecture={target}", *(f"--include-path={place}" for place in folders), *options]
-    (program,) = _ask(nvrtc.nvrtcCreateProgram, text.encode(), path.name.encode(), 0, [], [])
+    given = {name.encode(): content.encode() for name, content in (headers or {}).items()}
+    (program,) = _ask(
+        nvrtc.nvrtcCreateProgram, text.encode(), path.name.encode(), len(given), [*given.values()], [*given]
+    )
     try:
         for name in names:
             _ask(nvrtc.nvrtcAddNameExpression, program, name.encode())
