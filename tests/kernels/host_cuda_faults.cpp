@@ -90,6 +90,19 @@ __global__ void sumVoteAndHalve(int* numbers) {
       static_cast<int>(__half2float(twice)) + 100 * votes;
 }
 
+// Extremes over a warp, once of all lanes and once of the upper half, and what is done to bits.
+__global__ void reduceAndCount(int* numbers) {
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned value = (lane * 5 + 3) % 32;  // each of 0 to 31 once
+  unsigned extremes = __reduce_max_sync(0xFFFFFFFFU, value) - __reduce_min_sync(0xFFFFFFFFU, value);
+  if (lane >= 16) {
+    extremes = 100 * __reduce_max_sync(0xFFFF0000U, lane) + __reduce_min_sync(0xFFFF0000U, lane);
+  }
+  const int bits = 1000 * __popc(0xF0F0U) + 100 * __ffs(0x60) + __ffs(0);  // 8000 + 600
+  const bool same = __uint_as_float(0x3FC00000U) == 1.5F && __float_as_uint(-0.0F) == 0x80000000U;
+  numbers[blockIdx.x * kThreads + threadIdx.x] = static_cast<int>(extremes) + (same ? bits : 0);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -107,6 +120,7 @@ int main(int count, char** arguments) {
       {"shuffle_on_both_sides", shuffleOnBothSides},
       {"barrier_for_some", barrierForSome},
       {"sum_vote_and_halve", sumVoteAndHalve},
+      {"reduce_and_count", reduceAndCount},
   };
   constexpr int kBlocks = 4;
   const auto numbers = std::make_unique<int[]>(kBlocks * kThreads);

@@ -13,6 +13,7 @@ SOUND = {
     "reverse_in_blocks": [block * THREADS + i for block in range(BLOCKS) for i in reversed(range(THREADS))],
     "add_atomically": [BLOCKS * THREADS, *range(1, BLOCKS * THREADS)],
     "sum_vote_and_halve": [2 * sum(range(32)) + 300] * (BLOCKS * THREADS),
+    "reduce_and_count": ([8631] * 16 + [11716] * 16) * (BLOCKS * THREADS // 32),
     "shuffle_in_half_a_warp": [15 - i % 32 if i < THREADS and i % 32 < 16 else i for i in range(BLOCKS * THREADS)],
 }
 
@@ -40,7 +41,7 @@ def test_sound_kernels_are_right_in_any_order(fibers, kernel, seed):
     assert list(map(int, done.stdout.split())) == SOUND[kernel]
 
 
-@pytest.mark.parametrize("kernel", ["reverse_in_blocks", "add_atomically", "sum_vote_and_halve"])
+@pytest.mark.parametrize("kernel", ["reverse_in_blocks", "add_atomically", "sum_vote_and_halve", "reduce_and_count"])
 def test_sound_kernels_do_not_race(threads, kernel):
     done = run(threads, kernel)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,6 +8,7 @@
 #include <vector_types.h>
 
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -105,6 +106,51 @@ inline int __any_sync(uint32_t mask, int predicate,
 inline int __all_sync(uint32_t mask, int predicate,
                       std::source_location site = std::source_location::current()) {
   return __ballot_sync(mask, predicate, site) == mask;
+}
+
+namespace host_cuda {
+
+// A value that all lanes of the mask fold out of theirs, one after the other.
+template <typename T, typename Fold>
+T foldLanes(const char* what, uint32_t mask, T value, Fold fold, std::source_location site) {
+  static_assert(sizeof(T) == 4, "as on the device");
+  const auto& values = meetLanes(what, mask, &value, sizeof(T), site);
+  for (int lane = 0; lane < 32; ++lane) {
+    T other;
+    std::memcpy(&other, &values[lane], sizeof(T));
+    if (mask >> lane & 1) value = fold(value, other);
+  }
+  return value;
+}
+
+}  // namespace host_cuda
+
+inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t value,
+                                  std::source_location site = std::source_location::current()) {
+  const auto fold = [](uint32_t a, uint32_t b) { return max(a, b); };
+  return host_cuda::foldLanes("__reduce_max_sync", mask, value, fold, site);
+}
+
+inline uint32_t __reduce_min_sync(uint32_t mask, uint32_t value,
+                                  std::source_location site = std::source_location::current()) {
+  const auto fold = [](uint32_t a, uint32_t b) { return min(a, b); };
+  return host_cuda::foldLanes("__reduce_min_sync", mask, value, fold, site);
+}
+
+inline int __popc(uint32_t bits) {
+  return std::popcount(bits);
+}
+
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
+}
+
+inline uint32_t __float_as_uint(float value) {
+  return std::bit_cast<uint32_t>(value);
+}
+
+inline float __uint_as_float(uint32_t bits) {
+  return std::bit_cast<float>(bits);
 }
 
 template <typename T>

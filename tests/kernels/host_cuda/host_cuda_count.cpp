@@ -47,6 +47,12 @@ void __tsan_read_range(void* at, size_t bytes) {
 void __tsan_write_range(void* at, size_t bytes) {
   write(at, bytes);
 }
+// An atomic addition reads and writes.
+uint32_t __tsan_atomic32_fetch_add(volatile uint32_t* at, uint32_t value, int) {
+  read(const_cast<uint32_t*>(at), sizeof(value));
+  write(const_cast<uint32_t*>(at), sizeof(value));
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
 void __tsan_vptr_update(void*, void*) {}
 void __tsan_vptr_read(void*) {}
 void __tsan_init() {}
