@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench import pooling_library
-from cornernet_bench.kernels_cases import CASES, KernelCase, random_cases, timed_cases
+from cornernet_bench.kernels_cases import CASES, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
 from cornernet_runtime.errors import CornerNetError, KernelError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from cornernet_bench.kernel_case import KernelCase
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("L1", "L2", "L5")

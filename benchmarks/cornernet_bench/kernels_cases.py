@@ -1,17 +1,19 @@
-"""What the CUDA kernels are checked on and timed with: memory before, launches, and what must be there after.
+"""What the CUDA kernels are checked on and timed with.
 
-A case is data, so that a GPU and the tests on the CPU run the very same one. A kernel joins by a function that yields
-its cases and a row in ``CASES``.
+A case is data, so that a GPU and the tests on the CPU run the very same one. A kernel joins by its functions in
+``CASES`` and ``DESIGNS``.
 """
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cornernet_bench import kernels_decode_cases as decode_cases
+from cornernet_bench.kernel_case import KernelCase
 from cornernet_bench.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
 from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View, describe, level_table, preprocess
@@ -24,33 +26,9 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
+    from cornernet_bench.kernel_case import Memory
     from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
-
-    Memory = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCase:
-    """One use of a kernel.
-
-    Attributes:
-        kernel: Its stem.
-        title: What is special about it, for people.
-        memory: What lies on the device before, by name; outputs are poisoned.
-        start: From the addresses of these to what is to be run.
-        problem: From what lies there after to what is wrong with it; None if nothing is.
-        moved_bytes: That must be read or written at least; 0 in a case that is not timed.
-        pointers: Where addresses stand in the memory: in which array, bytes from its start, of which array.
-    """
-
-    kernel: str
-    title: str
-    memory: dict[str, NDArray[np.generic]]
-    start: Callable[[Mapping[str, int]], list[Launch] | PoolingCall]
-    problem: Callable[[Memory], str | None]
-    moved_bytes: int = 0
-    pointers: tuple[tuple[str, int, str], ...] = field(default=())
 
 
 def random_cases(kernel: str, rng: Generator, count: int) -> Iterator[KernelCase]:
@@ -195,5 +173,11 @@ def _design_preprocess() -> list[Launch]:
 CASES: dict[str, tuple[Callable[[Generator], KernelCase], Callable[[Generator], Iterator[KernelCase]]]] = {
     "corner_pool": (_random_pooling, _timed_pooling),
     "preprocess": (_random_preprocess, _timed_preprocess),
+    "decode": (decode_cases.random_decode, decode_cases.timed_decode),
+    "soft_nms": (decode_cases.random_soft_nms, decode_cases.timed_soft_nms),
 }
-DESIGNS: dict[str, Callable[[], list[Launch]]] = {"preprocess": _design_preprocess}
+DESIGNS: dict[str, Callable[[], list[Launch]]] = {
+    "preprocess": _design_preprocess,
+    "decode": decode_cases.design_decode,
+    "soft_nms": decode_cases.design_soft_nms,
+}

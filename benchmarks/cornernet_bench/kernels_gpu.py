@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_bench.kernels_cases import KernelCase
+    from cornernet_bench.kernel_case import KernelCase
     from cornernet_bench.pooling_library import PoolingLibrary
 
 L2_BYTES = 38  # CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
