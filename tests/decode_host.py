@@ -50,29 +50,44 @@ def decode(
     seed: int = 1,
 ) -> Decoded:
     """Run the kernels on the maps of a batch, [N, ...]."""
-    arrays = [np.ascontiguousarray(getattr(maps, name)) for name in OUTPUT_NAMES]
-    types = {"heat_type": arrays[0].dtype.name, "place_type": arrays[2].dtype.name}
-    device = kernels.DeviceMaps(*(array.ctypes.data for array in arrays), shape=arrays[0].shape, **types)
-    room = kernels.workspace_bytes(device.shape, parameters)
-    workspace = np.full(room, POISON, np.uint8)
-    images = len(arrays[0])
+    images = len(maps)
+    arrays, launches, found, layout = _prepare(maps, parameters, placements, stride, images + 2, first_view=1)
+    *_, workspace, block = arrays
+    moved = kernel_host.run(program, launches, arrays, seed)
     # One view too many on either side, which must stay as it is.
-    size = CandidateMemory(16, images + 2, parameters.candidates).nbytes
-    block = np.full(size, POISON, np.uint8)
-    found = CandidateMemory(block.ctypes.data, images + 2, parameters.candidates)
-    views = np.frombuffer(b"".join(bytes(kernels.describe(one, stride)) for one in placements), np.uint8).copy()
-    launches = kernels.decode(device, parameters, views.ctypes.data, found, workspace.ctypes.data, room, first_view=1)
-    moved = kernel_host.run(program, launches, [*arrays, views, workspace, block], seed)
-    untouched = found.arrays()
     for view in (0, images + 1):
-        start = untouched.boxes - found.address + view * found.capacity * 16
+        start = found.arrays(view).boxes - found.address
         assert (block[start:][: found.capacity * 16] == POISON).all()
-    layout = kernels._Workspace.of(device.shape, parameters, workspace.ctypes.data)
     return Decoded(
         [found.read(block, image + 1) for image in range(images)],
         [tuple(_corners(workspace, layout, 2 * image + kind) for kind in (0, 1)) for image in range(images)],
         moved,
     )
+
+
+def decode_block(
+    program: Path, maps: CornerMaps, parameters: DecodeParameters, placements: Sequence[Placement], stride: int
+) -> tuple[np.ndarray, CandidateMemory]:
+    """Run the kernels on the maps of a batch; return the block of candidates for the next ones, and its layout."""
+    arrays, launches, found, _ = _prepare(maps, parameters, placements, stride, len(maps), first_view=0)
+    kernel_host.run(program, launches, arrays)
+    return arrays[-1], found
+
+
+def _prepare(maps, parameters, placements, stride, rooms, first_view):
+    arrays = [np.ascontiguousarray(getattr(maps, name)) for name in OUTPUT_NAMES]
+    types = {"heat_type": arrays[0].dtype.name, "place_type": arrays[2].dtype.name}
+    device = kernels.DeviceMaps(*(array.ctypes.data for array in arrays), shape=arrays[0].shape, **types)
+    room = kernels.workspace_bytes(device.shape, parameters)
+    workspace = np.full(room, POISON, np.uint8)
+    block = np.full(CandidateMemory(16, rooms, parameters.candidates).nbytes, POISON, np.uint8)
+    found = CandidateMemory(block.ctypes.data, rooms, parameters.candidates)
+    views = np.frombuffer(b"".join(bytes(kernels.describe(one, stride)) for one in placements), np.uint8).copy()
+    launches = kernels.decode(
+        device, parameters, views.ctypes.data, found, workspace.ctypes.data, room, first_view=first_view
+    )
+    layout = kernels._Workspace.of(device.shape, parameters, workspace.ctypes.data)
+    return [*arrays, views, workspace, block], launches, found, layout
 
 
 def _corners(workspace, layout, number):
@@ -99,8 +114,8 @@ def peaks_of(heat: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def expected_pairs(
     tl: Corners, br: Corners, parameters: DecodeParameters, placement: Placement, stride: int = 4
-) -> list[tuple]:
-    """Return rows (box, score, tl score, br score, label) of all pairs, given the corners, best first, in the frame."""
+) -> tuple[np.ndarray, ...]:
+    """Return boxes, scores, tl scores, br scores and labels of the pairs that given corners make, in the frame."""
     paired = (tl.labels[:, None] == br.labels) & (tl.labels[:, None] >= 0)
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(tl.embedding[:, None] - br.embedding)
@@ -115,4 +130,4 @@ def expected_pairs(
     boxes = placement.to_frame(cells_to_input(boxes, placement.input_size, stride))
     clipped, inside = clip_to_frame(boxes, placement.extent)
     columns = (clipped, scores, tl.scores[i], br.scores[j], tl.labels[i])
-    return [tuple(column[inside] for column in columns)][0]
+    return tuple(column[inside] for column in columns)

@@ -15,24 +15,24 @@
 namespace cornernet {
 
 // Grid: classes, 2 * images.
-extern "C" __global__ void __launch_bounds__(kPeakThreads) findPeaksFloat(const PeakSearch p) {
+extern "C" __global__ void __launch_bounds__(kPeakThreads, 2) findPeaksFloat(const PeakSearch p) {
   STATIC_SHARED(PeakMemory, memory);
   searchPlane<float>(p, memory);
 }
 
-extern "C" __global__ void __launch_bounds__(kPeakThreads) findPeaksHalf(const PeakSearch p) {
+extern "C" __global__ void __launch_bounds__(kPeakThreads, 2) findPeaksHalf(const PeakSearch p) {
   STATIC_SHARED(PeakMemory, memory);
   searchPlane<__half>(p, memory);
 }
 
 // Grid: 2 * images. A power of two of threads, at least topK.
-extern "C" __global__ void __launch_bounds__(kMostBest) selectCorners(const CornerSelection p) {
+extern "C" __global__ void __launch_bounds__(kMostBest, 1) selectCorners(const CornerSelection p) {
   STATIC_SHARED(BestMemory, memory);
   selectBestCorners(p, memory);
 }
 
 // Grid: images. A power of two of threads, at least the capacity of the candidates.
-extern "C" __global__ void __launch_bounds__(kMostBest) pairCorners(const Pairing p) {
+extern "C" __global__ void __launch_bounds__(kMostBest, 1) pairCorners(const Pairing p) {
   STATIC_SHARED(PairMemory, memory);
   DYNAMIC_SHARED(float4, shared);
   pairBestCorners(p, memory, shared);

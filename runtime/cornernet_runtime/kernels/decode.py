@@ -286,5 +286,3 @@ class _Workspace:
             top_k=top_k,
             kept=kept,
         )
-
-

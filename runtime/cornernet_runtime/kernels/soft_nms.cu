@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(512)
 }
 
 // Grid: frames. A power of two of threads, at least `most`.
-extern "C" __global__ void __launch_bounds__(kMostBest) cutDetections(const FinalCut p) {
+extern "C" __global__ void __launch_bounds__(kMostBest, 1) cutDetections(const FinalCut p) {
   STATIC_SHARED(CutMemory, memory);
   const size_t frame = blockIdx.x;
   const size_t start = frame * p.views * p.found.capacity;
