@@ -118,6 +118,8 @@ def unmatched(found: Found, expected: Found, tolerance: float) -> str | None:
     wanted_boxes, wanted_scores, wanted_labels = expected
     if len(scores) != len(wanted_scores):
         return f"{len(scores)} found instead of {len(wanted_scores)}"
+    if not np.isfinite(scores).all():
+        return "scores are not finite"
     if np.any(np.abs(scores - wanted_scores) > tolerance * wanted_scores):
         worst = int(np.argmax(np.abs(scores - wanted_scores) / wanted_scores))
         return f"score {worst} is {scores[worst]}, not {wanted_scores[worst]}"

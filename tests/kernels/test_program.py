@@ -1,8 +1,7 @@
-"""Kernels compiled by NVRTC: for every architecture, and kept in a cache that nothing can poison."""
+"""Kernels compiled by NVRTC and kept in a cache that nothing can poison."""
 
 import errno
 import multiprocessing
-import re
 import shutil
 import sys
 import warnings
@@ -21,20 +20,7 @@ try:
 except KernelError as error:
     pytestmark = pytest.mark.skip(reason=str(error))
 
-ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 HOPPER = (9, 0)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("source", sorted(path.stem for path in SOURCES.glob("*.cu")))
-def test_nvrtc_compiles_without_warnings_spills_or_stack(source, architecture):
-    compiled = compile_source(SOURCES / f"{source}.cu", f"sm_{architecture}", ["--ptxas-options=-v"])
-    assert compiled.code.startswith(b"\x7fELF")
-    assert "warning" not in compiled.log.lower(), compiled.log
-    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", compiled.log)
-    assert frames == [("0", "0", "0")] * len(compiled.symbols), compiled.log
-    for symbol in compiled.symbols.values():
-        assert symbol.encode() in compiled.code
 
 
 @pytest.fixture(autouse=True)
