@@ -106,7 +106,7 @@ SHAPES = [
     (1, 3, 2, 2),
     (3, 2, 7, 13),
     (1, 2, 13, 7),
-    (1, 80, 5, 6),
+    (1, 20, 5, 6),
     (1, 1, 33, 128),
     (1, 1, 70, 36),
     (2, 1, 65, 132),  # a row takes two warps, a plane five chunks
@@ -117,7 +117,8 @@ SHAPES = [
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_random_maps_decode_as_plain_array_code(counting, shape, dtype):
-    check(counting, random_maps(shape, dtype=dtype), DecodeParameters(top_k=100, candidates=200))
+    # So many corners that peaks of little heat count as well.
+    check(counting, random_maps(shape, dtype=dtype), DecodeParameters(top_k=300, candidates=200))
     check(counting, random_maps(shape, coarse=True, dtype=dtype), DecodeParameters(top_k=20, candidates=37))
 
 
@@ -163,7 +164,7 @@ def coarse_maps(draw):
 
 
 @on_the_host
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     maps=coarse_maps(),
     parameters=st.builds(
@@ -197,7 +198,7 @@ def test_a_single_corner_and_candidate(counting):
 @on_the_host
 @pytest.mark.parametrize("top_k", [1, 100, 1024])
 def test_on_constant_maps_the_first_cells_are_the_best(counting, top_k):
-    result = check(counting, constant_maps((1, 2, 64, 128)), DecodeParameters(top_k=top_k, candidates=50))
+    result = check(counting, constant_maps((1, 1, 64, 128)), DecodeParameters(top_k=top_k, candidates=50))
     assert set(result.corners[0][0].labels.tolist()) <= {0, -1}
 
 
@@ -265,7 +266,7 @@ def test_boxes_come_back_to_the_frame(counting, geometry, mirrored):
         height, width = ((side + 1) // 4 for side in view.input_size)
         maps = random_maps((1, 2, height, width), seed=7)
         found = check(counting, maps, DecodeParameters(candidates=300), [view]).candidates[0]
-        assert 0 < len(found)
+        assert len(found) > 0
         assert (found.boxes >= 0).all()
         assert (found.boxes <= np.array([*view.extent[::-1]] * 2, np.float32)).all()
 

@@ -1,4 +1,4 @@
-"""From the maps of the shipped model to detections: the kernels of decode and soft-NMS against the runtime on the CPU."""
+"""From the shipped model's maps to detections: the kernels of decode and soft-NMS against the runtime on the CPU."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def detector():
 
 
 def detect(program, detector, frame):
-    """Return boxes, scores and labels as the kernels find them in one batch of a frame's views, and as the runtime does."""
+    """Return what the kernels find in a batch of a frame's views (boxes, scores, labels), and what the runtime does."""
     spec = detector.spec
     views = place(frame.shape[:2], spec, detector.scales, flip=True)
     maps = detector._run([frame] * len(views), views)

@@ -11,7 +11,7 @@ from cornernet_runtime.kernels import decode
 
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 BLOCK_BYTES = 48 << 10  # of shared memory, without opting in
-# Most registers of a thread, by kernel: for so many threads in a block, or blocks on a multiprocessor of 64 K registers.
+# Most registers of a thread, by kernel, for a multiprocessor of 64 K of them.
 REGISTERS = {
     "decode": {"findPeaksFloat": 128, "findPeaksHalf": 128, "selectCorners": 64, "pairCorners": 64},
     "soft_nms": {

@@ -2,8 +2,8 @@
 
 Overlaps are exact. A factor of the gaussian differs by the 2 ulp of ``exp`` at most, and the score of a box that was
 lowered n times by about 2 n ulp; two boxes may change places only where their scores are as close. Merged boxes are
-means in float64 with weights in float32: within 1e-3 pixels of the reference at the exponent of 10, 1e-2 at 1, and never
-outside the boxes merged.
+means in float64 with weights in float32: within 1e-3 pixels of the reference at the exponent of 10, 1e-2 at 1, and
+never outside the boxes merged.
 """
 
 from __future__ import annotations
