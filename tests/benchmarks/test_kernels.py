@@ -239,7 +239,7 @@ def test_candidates_of_nearly_equal_scores_may_change_places():
     ("found", "said"),
     [
         ((BOXES[:2], SCORES[:2], LABELS[:2]), "2 found instead of 3"),
-        ((BOXES, SCORES * np.float32(1 + 1e-5), LABELS), "score 0 is"),
+        ((BOXES, SCORES * np.float32(1 + 1e-5), LABELS), "score 2 is"),
         ((BOXES + np.float32(0.1), SCORES, LABELS), "number 0, label 0 at"),
         ((BOXES, SCORES, LABELS[::-1] * 2), "is not in the reference"),
         ((BOXES[[0, 0, 2]], SCORES, LABELS), "number 1, label 1 at"),
