@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 MOST_BEST = 1024  # of any list that a kernel sorts: a thread of a block for each
 
-_COLUMNS = (("boxes", np.float32, 4), ("scores", np.float32, 1), ("tl_scores", np.float32, 1))
-_COLUMNS += (("br_scores", np.float32, 1), ("labels", np.int32, 1))
+_COLUMNS = (  # in the order of ``Candidates``: name, element, elements of a candidate
+    ("boxes", np.float32, 4),
+    ("scores", np.float32, 1),
+    ("tl_scores", np.float32, 1),
+    ("br_scores", np.float32, 1),
+    ("labels", np.int32, 1),
+)
 
 
 class CandidateArrays(ctypes.Structure):
@@ -75,12 +80,11 @@ class CandidateMemory:
     def read(self, block: NDArray[np.uint8], view: int) -> Candidates:
         """Return the candidates of one view from a copy of the block, uint8 [nbytes]."""
         (count,) = block[self._counts + view * 4 :][:4].view(np.int32)
-        columns = []
-        for index, (_name, element, width) in enumerate(_COLUMNS):
+        columns = {}
+        for index, (name, element, width) in enumerate(_COLUMNS):
             row = block[self._start(index) + view * self.capacity * 4 * width :][: count * 4 * width]
-            columns.append(row.view(element).reshape((count, width) if width > 1 else (count,)))
-        *floats, labels = columns
-        return Candidates(*floats, labels.astype(np.int64))
+            columns[name] = row.view(element).reshape((count, width) if width > 1 else (count,))
+        return Candidates(**{**columns, "labels": columns["labels"].astype(np.int64)})
 
     def _start(self, column: int) -> int:
         return sum(_rounded(self.views * self.capacity * 4 * width) for _name, _type, width in _COLUMNS[:column])

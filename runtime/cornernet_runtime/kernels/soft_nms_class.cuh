@@ -160,7 +160,7 @@ class ClassOfFrame {
         } else {
           box = boxOf(member(i));
         }
-        const bool isPicked = positionOf(i) == position;
+        const bool isPicked = positionAt(i) == position;
         const float decay = decayOf(p_, own, ownArea, box);
         scores[i] = isPicked ? -1.0F : scores[i] * decay;
         if constexpr (kMerges) {
@@ -204,11 +204,11 @@ class ClassOfFrame {
     __syncthreads();
   }
 
-  __device__ int positionOf(int item) const {
+  __device__ int positionAt(int item) const {
     return item * threads_ + static_cast<int>(threadIdx.x);
   }
-  __device__ bool exists(int item) const { return positionOf(item) < count_; }
-  __device__ unsigned member(int item) const { return memory_.members[positionOf(item)]; }
+  __device__ bool exists(int item) const { return positionAt(item) < count_; }
+  __device__ unsigned member(int item) const { return memory_.members[positionAt(item)]; }
   __device__ float4 boxOf(unsigned index) const { return p_.found.boxes[start_ + index]; }
 
   // The best score of the warp, and among equal ones the lowest position, as a key; scores are
@@ -229,7 +229,7 @@ class ClassOfFrame {
     for (int i = 0; i < kItems; ++i) {
       if (scores[i] >= p_.scoreFloor && scores[i] > highest) {
         highest = scores[i];
-        position = positionOf(i);
+        position = positionAt(i);
       }
     }
     Key best = bestOfWarp(__float_as_uint(highest), position);
