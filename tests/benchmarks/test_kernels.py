@@ -243,7 +243,7 @@ def test_candidates_of_nearly_equal_scores_may_change_places():
         ((BOXES + np.float32(0.1), SCORES, LABELS), "number 0, label 0 at"),
         ((BOXES, SCORES, LABELS[::-1] * 2), "is not in the reference"),
         ((BOXES[[0, 0, 2]], SCORES, LABELS), "number 1, label 1 at"),
-        ((BOXES, SCORES[[0, 2, 1]], LABELS), "score 1 is"),
+        ((BOXES, SCORES[[0, 2, 1]], LABELS), "score 2 is"),
         ((BOXES, SCORES * np.float32(np.nan), LABELS), "scores"),
     ],
     ids=["missing", "score", "box", "label", "twice", "order", "nan"],
@@ -312,8 +312,19 @@ def run(driver, tmp_path):
     return run
 
 
+ONE_TIMED = "kernels.timed_cases = lambda kernel, rng: kernels.random_cases(kernel, rng, 1)"
+
+
+def test_on_a_gpu_cases_of_every_kernel_are_checked(run, tmp_path):
+    status, said = run("", "--cases", "1", "--iterations", "0", "--json", str(tmp_path / "report.json"))
+    assert status == 0, said
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["gpu"]["checked"] == dict.fromkeys(set(CASES) - {"corner_pool"}, 1)
+    assert report["gpu"]["timings"] == []
+
+
 def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
-    small = "kernels_cases.CASES = kernels.CASES; kernels.timed_cases = lambda k, r: kernels.random_cases(k, r, 1)"
+    small = "kernels.CASES = ['preprocess', 'corner_pool']; " + ONE_TIMED
     status, said = run(small, "--cases", "2", "--iterations", "5", "--json", str(tmp_path / "report.json"))
     assert status == 0, said
     report = json.loads((tmp_path / "report.json").read_text())
@@ -325,7 +336,7 @@ def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
     gpu = report["gpu"]
     assert gpu["facts"]["name"] == "no GPU"
     assert gpu["checked"]["preprocess"] == 3
-    assert {timing["kernel"] for timing in gpu["timings"]} == set(CASES) - {"corner_pool"}
+    assert [timing["kernel"] for timing in gpu["timings"]] == ["preprocess"]
     for timing in gpu["timings"]:
         assert timing["times_us"] == {"p10_us": 12.5, "p50_us": 12.5, "p90_us": 12.5, "p99_us": 12.5}
         assert timing["iterations"] == 5
@@ -333,7 +344,7 @@ def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
 
 
 def test_a_kernel_that_is_wrong_on_a_gpu_is_a_failure(run):
-    wrong = "p = kernels_cases.preprocess; kernels_cases.preprocess = lambda *a, half: p(*a, half=half)[:0]"
+    wrong = "kernels.CASES = ['preprocess']; kernels_cases.preprocess = lambda *addresses, half: []"
     status, said = run(wrong, "--cases", "1", "--iterations", "0")
     assert status == 1
     assert "L5: preprocess" in said
