@@ -31,6 +31,11 @@ class Moved(NamedTuple):
 
 def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], how: str = "fibers") -> Path:
     """Compile ``.cu`` files of the runtime, by their stems, into a program for ``run``; the rest as for ``build``."""
+    return build(folder / "kernels", [write_unit(folder, sources), DRIVER], flags, how)
+
+
+def write_unit(folder: Path, sources: Sequence[str]) -> Path:
+    """Write the file that includes ``.cu`` files, by their stems, and defines ``hostKernels``; return its path."""
     unit = folder / "kernels.cu"
     files = [KERNELS / f"{source}.cu" for source in sources]
     kernels = [found for file in files for found in SIGNATURE.findall(file.read_text())]
@@ -38,11 +43,16 @@ def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], ho
     includes = "".join(f'#include "{file}"\n' for file in [*files, DRIVER.with_suffix(".h")])
     table = f"std::vector<HostKernel> hostKernels() {{\n  return {{\n{rows}  }};\n}}\n"
     unit.write_text(f"{includes}using namespace cornernet;\n{table}")
-    return build(folder / "kernels", [unit, DRIVER], flags, how)
+    return unit
 
 
 def run(
-    program: Path, launches: Sequence[Launch], arrays: Sequence[np.ndarray], seed: int = 1, multiprocessors: int = 132
+    program: Path,
+    launches: Sequence[Launch],
+    arrays: Sequence[np.ndarray],
+    seed: int = 1,
+    multiprocessors: int = 132,
+    pointers: Sequence[tuple[np.ndarray, int]] = (),
 ) -> list[Moved]:
     """Run launches in order; what they write comes back into ``arrays``.
 
@@ -52,10 +62,15 @@ def run(
         arrays: C-contiguous memory that kernels may touch.
         seed: Decides the order of blocks and warps.
         multiprocessors: Of the device that is played.
+        pointers: Where further pointers into ``arrays`` stand: in which of these, bytes from its start.
     """
-    message = [struct.pack("4q", seed, multiprocessors, len(arrays), len(launches))]
+    message = [struct.pack("5q", seed, multiprocessors, len(arrays), len(pointers), len(launches))]
     message.append(struct.pack(f"{len(arrays)}q", *(array.nbytes for array in arrays)))
     message.extend(array.tobytes() for array in arrays)
+    for holder, place in pointers:
+        (address,) = struct.unpack_from("Q", holder.tobytes(), place)
+        index, start = _find(holder.ctypes.data, arrays)
+        message.append(struct.pack("4q", index, start + place, *_find(address, arrays)))
     message.extend(_packed(launch, arrays) for launch in launches)
     done = subprocess.run([program], input=b"".join(message), capture_output=True, check=False)  # noqa: S603 - built here
     assert done.returncode == 0, done.stderr.decode()[-4000:]

@@ -29,6 +29,10 @@ class PluginError(CornerNetError):
     """The library of TensorRT plugins is not where it should be, or is not ours."""
 
 
+class KernelError(BackendError):
+    """A CUDA kernel cannot be compiled or launched here."""
+
+
 class SizeError(CornerNetError):
     """An input size that the network cannot take."""
 

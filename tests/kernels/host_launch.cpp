@@ -9,7 +9,7 @@
 namespace {
 
 struct Header {
-  int64_t seed, multiprocessors, arrays, launches;
+  int64_t seed, multiprocessors, arrays, pointers, launches;
 };
 
 struct LaunchRecord {
@@ -20,6 +20,12 @@ struct LaunchRecord {
 // A pointer among the parameters: where it stands, and where it points.
 struct Pointer {
   int64_t place, array, offset;
+};
+
+// A pointer in an array: in which.
+struct StoredPointer {
+  int64_t holder;
+  Pointer pointer;
 };
 
 template <typename T>
@@ -42,6 +48,15 @@ struct Array {
   std::byte* data = nullptr;
   size_t bytes;
 };
+
+// Write the pointer; return what stood there.
+uint64_t exchange(const std::vector<Array>& arrays, const StoredPointer& stored, uint64_t value) {
+  uint64_t before = 0;
+  std::byte* place = arrays.at(stored.holder).data + stored.pointer.place;
+  std::memcpy(&before, place, sizeof(before));
+  std::memcpy(place, &value, sizeof(value));
+  return before;
+}
 
 cudaError_t launch(const LaunchRecord& record, const std::vector<Array>& arrays) {
   std::vector<std::byte> parameters = read<std::byte>(record.parameterBytes);
@@ -75,6 +90,12 @@ int main() {
   std::vector<Array> arrays;
   for (int64_t bytes : read<int64_t>(header.arrays))
     arrays.emplace_back(bytes);
+  const auto pointers = read<StoredPointer>(header.pointers);
+  std::vector<uint64_t> given;  // comes back as it came
+  for (const StoredPointer& stored : pointers) {
+    const std::byte* target = arrays.at(stored.pointer.array).data + stored.pointer.offset;
+    given.push_back(exchange(arrays, stored, reinterpret_cast<uint64_t>(target)));
+  }
   auto& watched = host_cuda::watched();
   for (const Array& array : arrays)
     watched.push_back({array.data, array.bytes});
@@ -82,6 +103,8 @@ int main() {
     const int64_t status = launch(read<LaunchRecord>(1).front(), arrays);
     std::fwrite(&status, sizeof(status), 1, stdout);
   }
+  for (size_t i = 0; i < pointers.size(); ++i)
+    exchange(arrays, pointers[i], given[i]);
   for (const auto& one : watched) {
     const uint64_t counts[] = {one.readBytes, one.writtenBytes};
     std::fwrite(counts, sizeof(counts), 1, stdout);

@@ -1,0 +1,361 @@
+"""``cornernet-bench kernels``: what it says where there is no GPU, and all that it does where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import host_cuda
+import kernel_host
+import numpy as np
+import pytest
+
+from cornernet_bench import cli, kernels, kernels_resources, pooling_library
+from cornernet_bench.kernels import Layer
+from cornernet_bench.kernels_cases import CASES, design_launches, differing, random_cases
+from cornernet_bench.kernels_decode_cases import unmatched
+from cornernet_bench.kernels_resources import BEGIN, END, LIMITS, blocks_in_flight, measure, replace_table, sources
+from cornernet_runtime.errors import CornerNetError, KernelError
+from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "kernels.md"
+
+
+def why_no_nvrtc():
+    try:
+        cuda_headers()
+        nvrtc_version()
+    except KernelError as error:
+        return str(error)
+    return None
+
+
+with_nvrtc = pytest.mark.skipif(why_no_nvrtc() is not None, reason=str(why_no_nvrtc()))
+without_gpu = pytest.mark.skipif(kernels._why_no_gpu() is None, reason="there is a GPU here")
+
+
+# Blocks in flight.
+
+
+@pytest.mark.parametrize(
+    ("architecture", "registers", "shared", "threads", "blocks"),
+    [
+        (90, 32, 0, 128, 16),  # 64 warps
+        (90, 33, 0, 128, 12),  # 40 registers by steps of 8: 12 warps a part, 48 in all
+        (90, 113, 9728, 512, 1),  # 4 warps a part
+        (90, 64, 0, 512, 2),
+        (90, 65, 0, 512, 1),  # 72: 7 warps a part, 28 in all
+        (90, 16, 0, 32, 32),  # no more blocks
+        (86, 16, 0, 32, 16),
+        (80, 16, 48 << 10, 32, 3),  # 49 KiB with the system's own of 164
+        (75, 16, 32 << 10, 32, 2),  # none of the system's own
+        (75, 16, 0, 1024, 1),
+        (89, 40, 0, 256, 6),
+        (120, 255, 0, 256, 1),
+        (90, 255, 0, 1024, 0),
+    ],
+)
+def test_blocks_in_flight_worked_out_by_hand(architecture, registers, shared, threads, blocks):
+    assert blocks_in_flight(architecture, registers, shared, threads) == blocks
+
+
+# The table.
+
+
+@with_nvrtc
+@pytest.mark.parametrize(
+    ("source", "architecture"),
+    [
+        *((source, architecture) for source in sources() if source != "corner_pool" for architecture in LIMITS),
+        ("corner_pool", 75),  # each takes 3 s
+        ("corner_pool", 90),
+    ],
+)
+def test_nvrtc_compiles_without_warnings_spills_or_stack_to_what_the_docs_list(source, architecture):
+    rows = measure(source, architecture)  # raises when the compiler warns
+    assert {(row.stack_bytes, row.spill_bytes) for row in rows} == {(0, 0)}
+    document = DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0]
+    if f"NVRTC {nvrtc_version()}." not in document:
+        return  # the table was made with another one
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if "|" in line]
+    (heading,) = (cells for cells in lines if cells[0] == "kernel")
+    column = heading.index(f"sm_{architecture}")
+    listed = {cells[0]: (cells[1], cells[2], cells[column]) for cells in lines if cells[0].startswith(f"{source}: ")}
+    expected = {
+        f"{row.source}: {row.kernel}": (str(row.threads), str(row.shared_bytes), in_flight(row)) for row in rows
+    }
+    assert listed == expected, "write it again: cornernet-bench kernels --layers L2 --table docs/kernels.md"
+
+
+def in_flight(row):
+    return f"{row.registers} / {row.blocks_in_flight}"
+
+
+def test_a_table_replaces_what_stands_between_the_marks():
+    assert replace_table(f"before\n{BEGIN}\nold\n{END}\nafter\n", "new") == f"before\n{BEGIN}\n\nnew\n{END}\nafter\n"
+
+
+def test_a_document_without_the_marks_is_refused():
+    with pytest.raises(CornerNetError, match="between the lines"):
+        replace_table("a document\n", "new")
+
+
+@pytest.mark.parametrize("source", [source for source in sources() if source != "corner_pool"])
+def test_every_kernel_of_a_source_has_a_design_point(source):
+    text = (kernel_host.KERNELS / f"{source}.cu").read_text()
+    named = [name for name, _structure in kernel_host.SIGNATURE.findall(text)]
+    assert sorted(launch.kernel for launch in design_launches(source)) == sorted(named)
+
+
+# The command.
+
+
+@with_nvrtc
+@without_gpu
+def test_without_a_gpu_it_compiles_and_says_that_l5_was_skipped(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(kernels.REQUIRE_GPU, raising=False)
+    monkeypatch.setattr(kernels, "sources", lambda: ["preprocess"])
+    report, table = tmp_path / "report.json", tmp_path / "table.md"
+    arguments = [
+        "kernels",
+        "--layers",
+        "L2,L5",
+        "--architectures",
+        "75,90",
+        "--json",
+        str(report),
+        "--table",
+        str(table),
+    ]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "L2 passed: 2 kernels for 2 architectures: no warning, no spill, no stack frame" in said
+    assert "L5 skipped: there is no GPU" in said
+    content = json.loads(report.read_text())
+    assert [(layer["name"], layer["state"]) for layer in content["layers"]] == [("L2", "passed"), ("L5", "skipped")]
+    assert content["gpu"] is None
+    assert {"date", "command", "cpu", "versions"} <= set(content)
+    assert [row["architecture"] for row in content["resources"]] == [75, 75, 90, 90]
+    assert all(row["stack_bytes"] == row["spill_bytes"] == 0 < row["registers"] for row in content["resources"])
+    assert "| preprocess: preprocessHalf | 128 | 0 |" in table.read_text()
+
+
+@without_gpu
+def test_a_gpu_that_is_required_and_absent_is_a_failure(capsys, monkeypatch):
+    monkeypatch.setenv(kernels.REQUIRE_GPU, "1")
+    assert cli.main(["kernels", "--layers", "L5"]) == 1
+    assert "CORNERNET_REQUIRE_GPU=1, but there is no GPU" in capsys.readouterr().err
+
+
+def test_a_spill_is_a_failure(capsys, monkeypatch):
+    spilling = kernels_resources.Resources("preprocess", "preprocessHalf", 90, 32, 0, 128, 16, 0, 8)
+    monkeypatch.setattr(kernels, "measure", lambda *_: [spilling])
+    monkeypatch.setattr(kernels, "nvrtc_version", lambda: "13.5")
+    monkeypatch.setattr(kernels, "sources", lambda: ["preprocess"])
+    assert cli.main(["kernels", "--layers", "L2", "--architectures", "90"]) == 1
+    assert "L2: spills or a stack frame: preprocess preprocessHalf for sm_90" in capsys.readouterr().err
+
+
+def test_without_nvrtc_l2_is_skipped_by_name(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    assert cli.main(["kernels", "--layers", "L2"]) == 0
+    assert "L2 skipped: NVRTC is not installed" in capsys.readouterr().err
+
+
+def test_l1_runs_the_tests_of_the_kernels_and_tells_which_failed(tmp_path, monkeypatch):
+    folder = tmp_path / "tests" / "kernels"
+    folder.mkdir(parents=True)
+    (folder / "test_one.py").write_text("def test_sound(): pass\ndef test_with_nvcc(): assert 0\n")
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    layer = kernels._on_the_cpu()
+    assert layer.state == "passed"
+    assert "1 passed, 1 deselected" in layer.said
+    (folder / "test_two.py").write_text("def test_broken(): assert 0\n")
+    layer = kernels._on_the_cpu()
+    assert layer.state == "failed"
+    assert "test_two.py::test_broken" in layer.said
+
+
+def test_l1_without_a_checkout_is_skipped_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    assert kernels._on_the_cpu() == Layer("L1", "skipped", "the tests are not here: run it from a checkout")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--layers", "L3"], "expected some of L1,L2,L5"),
+        (["--layers", "L1,L1"], "expected some of L1,L2,L5"),
+        (["--architectures", "x"], "expected numbers such as 80,90"),
+        (["--cases", "-1"], "expected"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["kernels", *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_architecture_is_named(capsys):
+    assert cli.main(["kernels", "--layers", "L2", "--architectures", "70"]) == 1
+    assert "--architectures: expected some of 75, 80" in capsys.readouterr().err
+
+
+# Cases.
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_a_poisoned_output_is_a_problem(kernel):
+    (case,) = random_cases(kernel, np.random.default_rng(0), 1)
+    assert case.problem(case.memory) is not None
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_cases_are_the_same_for_the_same_seed(kernel):
+    first, second = (next(random_cases(kernel, np.random.default_rng(5), 1)) for _ in range(2))
+    assert first.title == second.title
+    for name, array in first.memory.items():
+        if name not in {holder for holder, _, _ in first.pointers}:
+            np.testing.assert_array_equal(array, second.memory[name])
+
+
+SCORES = np.array([0.9, 0.8, 0.7], np.float32)
+BOXES = np.arange(12, dtype=np.float32).reshape(3, 4)
+LABELS = np.array([0, 1, 0])
+
+
+def test_candidates_of_nearly_equal_scores_may_change_places():
+    close = SCORES.copy()
+    close[1] = close[0] * np.float32(1 - 1e-7)
+    swapped = [1, 0, 2]
+    assert unmatched((BOXES[swapped], close, LABELS[swapped]), (BOXES, close, LABELS), 5e-7) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((BOXES[:2], SCORES[:2], LABELS[:2]), "2 found instead of 3"),
+        ((BOXES, SCORES * np.float32(1 + 1e-5), LABELS), "score 2 is"),
+        ((BOXES + np.float32(0.1), SCORES, LABELS), "number 0, label 0 at"),
+        ((BOXES, SCORES, LABELS[::-1] * 2), "is not in the reference"),
+        ((BOXES[[0, 0, 2]], SCORES, LABELS), "number 1, label 1 at"),
+        ((BOXES, SCORES[[0, 2, 1]], LABELS), "score 2 is"),
+        ((BOXES, SCORES * np.float32(np.nan), LABELS), "scores"),
+    ],
+    ids=["missing", "score", "box", "label", "twice", "order", "nan"],
+)
+def test_what_a_gpu_found_wrong_is_told(found, said):
+    assert said in unmatched(found, (BOXES, SCORES, LABELS), 5e-7)
+
+
+def test_what_differs_is_told():
+    found = np.array([[1.0, np.nan], [3.0, np.inf]], np.float32)
+    assert differing(found, found.copy()) is None
+    expected = found.copy()
+    expected[1, 0] = 4
+    assert differing(found, expected) == "1 of 4 values differ, first at [1, 0]: 3.0, not 4.0"
+    assert differing(found, np.ones((2, 2), np.float32)).startswith("3 of 4 values differ, first at [0, 1]: nan")
+
+
+# On a driver that runs launches on the CPU.
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """Folder of a libcuda.so.1 whose memory is the host's and whose launches run there."""
+    if host_cuda.why_not() is not None or why_no_nvrtc() is not None:
+        pytest.skip(str(host_cuda.why_not() or why_no_nvrtc()))
+    folder = tmp_path_factory.mktemp("driver")
+    kernels_folder = ROOT / "tests" / "kernels"
+    c_object = folder / "fake_driver.o"
+    command = ["gcc", "-fPIC", "-O1", "-c", str(kernels_folder / "fake_driver.c"), "-o", str(c_object)]
+    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
+    unit = kernel_host.write_unit(folder, [source for source in CASES if source != "corner_pool"])
+    flags = ["-O1", "-fPIC", "-shared", f"-I{kernels_folder}", str(c_object)]
+    host_cuda.build(folder / "libcuda.so.1", [unit, kernels_folder / "fake_gpu.cpp"], flags)
+    return folder
+
+
+@pytest.fixture
+def run(driver, tmp_path):
+    """Return a function that runs the command on that driver, after a line of Python; returns status and output."""
+
+    def run(change, *arguments):
+        code = f"""
+            import sys
+            from cornernet_bench import cli, kernels, kernels_cases, pooling_library
+            kernels._why_no_gpu = lambda: None
+            kernels.find_gpus = lambda: ()
+            pooling_library.why_not = lambda: "not on this GPU"
+            {change}
+            sys.exit(cli.main(["kernels", "--layers", "L5", *sys.argv[1:]]))
+            """
+        folders = [ROOT / name for name in ("runtime", "export", "benchmarks")]
+        environment = {
+            "LD_LIBRARY_PATH": str(driver),
+            "CORNERNET_CACHE": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        }
+        done = subprocess.run(  # noqa: S603 - this interpreter
+            [sys.executable, "-c", textwrap.dedent(code), *arguments],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    return run
+
+
+ONE_TIMED = "kernels.timed_cases = lambda kernel, rng: kernels.random_cases(kernel, rng, 1)"
+
+
+def test_on_a_gpu_cases_of_every_kernel_are_checked(run, tmp_path):
+    status, said = run("", "--cases", "1", "--iterations", "0", "--json", str(tmp_path / "report.json"))
+    assert status == 0, said
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["gpu"]["checked"] == dict.fromkeys(set(CASES) - {"corner_pool"}, 1)
+    assert report["gpu"]["timings"] == []
+
+
+def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
+    small = "kernels.CASES = ['preprocess', 'corner_pool']; " + ONE_TIMED
+    status, said = run(small, "--cases", "2", "--iterations", "5", "--json", str(tmp_path / "report.json"))
+    assert status == 0, said
+    report = json.loads((tmp_path / "report.json").read_text())
+    (layer,) = report["layers"]
+    assert layer["state"] == "passed"
+    assert (
+        "each also as a captured graph: equal to the reference; corner_pool skipped: not on this GPU" in layer["said"]
+    )
+    gpu = report["gpu"]
+    assert gpu["facts"]["name"] == "no GPU"
+    assert gpu["checked"]["preprocess"] == 3
+    assert [timing["kernel"] for timing in gpu["timings"]] == ["preprocess"]
+    for timing in gpu["timings"]:
+        assert timing["times_us"] == {"p10_us": 12.5, "p50_us": 12.5, "p90_us": 12.5, "p99_us": 12.5}
+        assert timing["iterations"] == 5
+    assert gpu["copy_gb_s"] == pytest.approx(2 * 2**29 / 12.5 / 1e3)
+
+
+def test_a_kernel_that_is_wrong_on_a_gpu_is_a_failure(run):
+    wrong = "kernels.CASES = ['preprocess']; kernels_cases.preprocess = lambda *addresses, half: []"
+    status, said = run(wrong, "--cases", "1", "--iterations", "0")
+    assert status == 1
+    assert "L5: preprocess" in said
+    assert "values differ, first at [0, 0, 0, 0]: nan" in said
+
+
+def test_the_library_of_corner_pooling_is_built_by_nvcc(tmp_path):
+    if (reason := pooling_library.why_not()) is not None:
+        pytest.skip(reason)
+    library = pooling_library.build_library(tmp_path, (9, 0))
+    pooling = pooling_library.PoolingLibrary(library)
+    # The launcher's own check comes before it asks for a device.
+    with pytest.raises(CornerNetError, match="launchCornerPool returned 1"):
+        pooling.launch(pooling_library.PoolingCall(2, 0, 16, 16, 16, (1, 1, 1, 1)), 0)
