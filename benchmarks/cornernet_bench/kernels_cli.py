@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.kernels import GpuReport, KernelReport
+    from cornernet_bench.kernels_resources import Resources
 
 LAYERS = ("L1", "L2", "L5")
+RESOURCES = ("threads", "shared_bytes", "registers", "blocks_in_flight")  # a column each
 _STYLES = {"passed": "green", "skipped": "yellow", "failed": "bold red"}
 
 
@@ -100,17 +102,23 @@ def _print(console: Console, report: KernelReport) -> None:
 
 
 def _print_resources(console: Console, report: KernelReport) -> None:
-    architectures = sorted({row.architecture for row in report.resources})
-    table = Table("registers / blocks in flight", box=box.SIMPLE_HEAD)
-    for heading in ("threads", "shared", *(f"sm_{number}" for number in architectures)):
+    """Print a row a kernel, over all architectures; a column for each would leave a terminal no room for the names."""
+    table = Table("kernel", box=box.SIMPLE_HEAD)
+    for heading in ("threads", "shared B", "registers", "in flight"):
         table.add_column(heading, justify="right", no_wrap=True)
-    kernels: dict[tuple[str, str], list[str]] = {}
+    kernels: dict[str, list[Resources]] = {}
     for row in report.resources:
-        cells = kernels.setdefault((row.source, row.kernel), [str(row.threads), str(row.shared_bytes)])
-        cells.append(f"{row.registers} / {row.blocks_in_flight}")
-    for (source, kernel), cells in kernels.items():
-        table.add_row(escape(f"{source}: {kernel}"), *cells)
+        kernels.setdefault(f"{row.source}: {row.kernel}", []).append(row)
+    for name, rows in kernels.items():
+        columns = ([getattr(row, field) for row in rows] for field in RESOURCES)
+        table.add_row(escape(name), *(_range(values) for values in columns))
     console.print(table)
+    console.print("in flight: blocks that a multiprocessor holds; by architecture with --table FILE", soft_wrap=True)
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _print_gpu(console: Console, gpu: GpuReport) -> None:
