@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.engine_record import EngineRecord  # noqa: TC001 - its fields are read from JSON
 from cornernet_runtime.errors import BundleError, SizeError
 from cornernet_runtime.files import sha256, write_atomically
 from cornernet_runtime.records import RecordError, from_json, to_json
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "bundle.json"
 ONNX_NAME = "model.onnx"
+ENGINE_NAME = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,14 @@ class Manifest:
         spec: How to use the model.
         files: SHA-256 of each file of the bundle, by name.
         verification: What was compared when it was made.
+        engine: Where ``model.engine`` can run; None when the bundle has none.
     """
 
     producer: str
     spec: ModelSpec
     files: dict[str, str]
     verification: Verification
+    engine: EngineRecord | None = None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -140,6 +144,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
     if ONNX_NAME not in manifest.files:
         raise BundleError(f"{path}: it lists no {ONNX_NAME}; export the bundle again")
+    if (manifest.engine is None) != (ENGINE_NAME not in manifest.files):
+        raise BundleError(f"{path}: expected {ENGINE_NAME} and its record, or neither; export the bundle again")
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     return manifest

@@ -25,6 +25,14 @@ class BackendError(CornerNetError):
     """No backend can run the model here, or the one asked for cannot."""
 
 
+class PluginError(CornerNetError):
+    """The library of TensorRT plugins is not where it should be, or is not ours."""
+
+
+class EngineError(CornerNetError):
+    """A TensorRT engine cannot be built here, or is not what was asked for."""
+
+
 class SizeError(CornerNetError):
     """An input size that the network cannot take."""
 
@@ -39,3 +47,7 @@ class OutputError(CornerNetError):
 
 class VerificationError(CornerNetError):
     """A stage of the deployment differs from the one before by more than its tolerance."""
+
+
+class CornerNetWarning(UserWarning):
+    """Something was done in another way than the user may expect; the command lines print it on one line."""
