@@ -31,6 +31,7 @@ class TensorRTBackend:
         spec: How to use it.
         record: What it needs.
         allow_code: Whether a portable plan, which carries executable code, may be opened.
+        plugin: Library of the plugin; None looks at the usual places.
 
     Raises:
         BackendError: TensorRT or cuda.core is not installed, or the engine cannot run on this machine.
@@ -40,11 +41,25 @@ class TensorRTBackend:
 
     name = "tensorrt"
 
-    def __init__(self, path: Path, spec: ModelSpec, record: EngineRecord, *, allow_code: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        record: EngineRecord,
+        *,
+        allow_code: bool = False,
+        plugin: Path | None = None,
+    ) -> None:
         self.spec = spec
         self._device = CudaDevice()
         self.network = TensorRTNetwork(
-            path, spec, record, self._device, allow_code=allow_code, rebuild=rebuild_command(path.parent, record)
+            path,
+            spec,
+            record,
+            self._device,
+            allow_code=allow_code,
+            plugin=plugin,
+            rebuild=rebuild_command(path.parent, record),
         )
         self.max_batch = self.network.max_batch
         self._host_input = self._pinned(self.network.input)

@@ -61,6 +61,7 @@ class TensorRTNetwork:
         record: What it needs.
         device: Runs it. Its stream is used to prepare shapes.
         allow_code: Whether a portable plan, which carries executable code, may be opened.
+        plugin: Library of the plugin; None looks at the usual places.
         rebuild: Command that builds the engine again here, for errors.
 
     Attributes:
@@ -75,11 +76,21 @@ class TensorRTNetwork:
     """
 
     def __init__(
-        self, path: Path, spec: ModelSpec, record: EngineRecord, device: CudaDevice, *, allow_code: bool, rebuild: str
+        self,
+        path: Path,
+        spec: ModelSpec,
+        record: EngineRecord,
+        device: CudaDevice,
+        *,
+        allow_code: bool,
+        plugin: Path | None,
+        rebuild: str,
     ) -> None:
         self._trt = trt = import_tensorrt()
         self._spec, self._device = spec, device
-        _check(trt, path, record, device, allow_code=allow_code, rebuild=rebuild)
+        problem = _problem(trt, path, record, device, allow_code=allow_code, plugin=plugin)
+        if problem is not None:
+            raise BackendError(f"{path}: {problem}; build it again here: {rebuild}")
         self._remarks = Remarks(trt)
         self._runtime = self._remarks.construct(trt.Runtime, self._remarks.logger)
         self._engine = read_plan(self._runtime, path.read_bytes(), self._remarks, str(path), allow_code=record.portable)
@@ -177,16 +188,16 @@ def read_plan(runtime: Any, plan: Any, remarks: Remarks, source: str, *, allow_c
     return remarks.made(runtime.deserialize_cuda_engine(plan), f"{source}: TensorRT cannot read the engine")
 
 
-def _check(
+def _problem(
     trt: Any,  # noqa: ANN401
     path: Path,
     record: EngineRecord,
     device: CudaDevice,
     *,
     allow_code: bool,
-    rebuild: str,
-) -> None:
-    """Raise BackendError unless the engine can run here; register its plugin."""
+    plugin: Path | None,
+) -> str | None:
+    """Return why the engine cannot run here; if it can, register its plugin and return None."""
     machine = EngineMachine(str(trt.__version__), device.name, device.compute_capability)
     problem = why_not_here(record, machine)
     if problem is None and record.portable:
@@ -196,12 +207,11 @@ def _check(
                 "allow_engine_code=True) if you trust where it comes from"
             )
     elif problem is None and record.plugin is not None:
-        plugin = search_plugin()
-        problem = same_plugin(record.plugin, plugin)
-        if problem is None and plugin is not None:
-            load_plugin(trt, plugin)
-    if problem is not None:
-        raise BackendError(f"{path}: {problem}; build it again here: {rebuild}")
+        library = search_plugin(plugin)
+        problem = same_plugin(record.plugin, library)
+        if problem is None and library is not None:
+            load_plugin(trt, library)
+    return problem
 
 
 def _check_tensors(trt: Any, engine: Any, spec: ModelSpec, source: str) -> None:  # noqa: ANN401
