@@ -1,6 +1,6 @@
 """What the real Python classes of TensorRT and cuda.core have: methods, their arguments, properties, enums.
 
-TensorRT's bindings are a wheel of their own, but load three libraries of some GB each. Here three stubs stand for them, so
+TensorRT's bindings are a wheel of their own, but load three libraries of some GB. Here three stubs stand for them, so
 that the classes can be looked at, in a process of their own; none can be used. pybind11 keeps signatures in docstrings.
 """
 
@@ -96,10 +96,10 @@ from cuda.bindings import driver
 
 def parameters(function, bound):
     found = list(inspect.signature(function).parameters.values())[bound:]
-    return [[
-        {"name": one.name, "type": "", "optional": one.default is not one.empty, "keyword_only": one.kind == one.KEYWORD_ONLY}
-        for one in found
-    ]]
+    return [[argument(one.name, one.default is not one.empty, one.kind == one.KEYWORD_ONLY) for one in found]]
+
+def argument(name, optional, keyword_only):
+    return {"name": name, "type": "", "optional": optional, "keyword_only": keyword_only}
 
 def describe(kind):
     entry = {"bases": [], "methods": {}, "properties": {}, "nested": {}, "members": None, "statics": []}
@@ -121,7 +121,7 @@ def describe(kind):
 names = ("Device", "Stream", "Buffer", "LegacyPinnedMemoryResource")
 classes = {name: describe(getattr(cuda.core, name)) for name in names}
 classes |= {name: describe(getattr(cuda.core.graph, name)) for name in ("GraphBuilder", "Graph")}
-classes["Device"]["methods"]["__init__"] = [[{"name": "device_id", "type": "", "optional": True, "keyword_only": False}]]
+classes["Device"]["methods"]["__init__"] = [[argument("device_id", True, False)]]
 classes["LegacyPinnedMemoryResource"]["methods"]["__init__"] = [[]]
 print(json.dumps({
     "version": cuda.core.__version__,

@@ -106,3 +106,11 @@ def plugin_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(bundle_path: Path, tmp_path: Path) -> Path:
     """A bundle that a test may add an engine to."""
     return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def batch_bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two sizes and of batches of 2 to 4, 3 being the usual one."""
+    path = tmp_path_factory.mktemp("batches") / "small"
+    export_bundle(ExportRequest(checkpoint_path, path, sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
+    return path

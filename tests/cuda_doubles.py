@@ -186,6 +186,7 @@ class _Buffer:
         self._gpu.enqueue(int(stream.handle), lambda: ctypes.memmove(target, source, size))
 
     def close(self, stream=None):
+        del stream
         if self._gpu.memory.pop(self.handle, None) is None:
             raise SurfaceError("a buffer that owns no memory, or was closed before, is closed")
 

@@ -1,8 +1,8 @@
 """TensorRT without TensorRT: doubles of its classes that act as their documentation says, with ONNX Runtime inside.
 
-A plan is a JSON text that names the ONNX file. What the real library does when something is wrong, ``TensorRT`` is told to do
-by a test. Rules of the real library that a user can break are kept: a graph whose context was changed after capture, a
-capture before the first run, a shape outside the profile, a logger whose base was not initialised.
+A plan is a JSON text that names the ONNX file. What the real library does when something is wrong, a test tells
+``TensorRT`` to do. Rules of the real library that a user can break are kept: a graph whose context was changed after
+capture, a capture before the first run, a shape outside the profile, a logger whose base was not initialised.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TensorRT:
             "__version__": self.version,
             "Builder": CheckedClass(surface, "Builder", lambda logger: self._start(_Builder(self, logger), logger)),
             "Runtime": CheckedClass(surface, "Runtime", lambda logger: self._start(_Runtime(self, logger), logger)),
-            "OnnxParser": CheckedClass(surface, "OnnxParser", lambda network, logger: _Parser(self, network)),
+            "OnnxParser": CheckedClass(surface, "OnnxParser", lambda network, logger: _Parser(self, network, logger)),
             "get_plugin_registry": self._registry,
         }
         return module("tensorrt", contents)
@@ -170,7 +170,8 @@ class _Network:
 
 
 class _Parser:
-    def __init__(self, trt, network):
+    def __init__(self, trt, network, logger):
+        assert logger.made
         self._trt, self._network = trt, network
 
     @property

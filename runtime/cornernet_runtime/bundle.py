@@ -124,8 +124,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST_NAME, json.dumps(content, indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, check_engine: bool = True) -> Manifest:
     """Read ``bundle.json`` and check that the files it lists are there and unchanged.
+
+    Args:
+        folder: The bundle.
+        check_engine: Whether the engine is among these files; whoever does not use it need not mind it.
 
     Raises:
         BundleError: No bundle, a newer schema, a field that does not hold, a missing or changed file.
@@ -147,20 +151,22 @@ def read_manifest(folder: Path) -> Manifest:
     if (manifest.engine is None) != (ENGINE_NAME not in manifest.files):
         raise BundleError(f"{path}: expected {ENGINE_NAME} and its record, or neither; export the bundle again")
     for name, digest in manifest.files.items():
-        _check_file(folder, name, digest)
+        if name != ENGINE_NAME:
+            _check_file(folder, name, digest, "export the bundle again")
+        elif check_engine:
+            _check_file(folder, name, digest, f"build it again: cornernet-export {folder} --engine")
     return manifest
 
 
-def _check_file(folder: Path, name: str, digest: str) -> None:
+def _check_file(folder: Path, name: str, digest: str, repair: str) -> None:
     path = folder / name
     if path.parent != folder or not path.is_file():
-        raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; export the bundle again")
+        raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; {repair}")
     try:
         found = sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != digest:
         raise BundleError(
-            f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; "
-            "export the bundle again",
+            f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; {repair}",
         )

@@ -96,7 +96,7 @@ class Detector:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if is_folder:
-            manifest = read_manifest(path)
+            manifest = read_manifest(path, check_engine=backend != "onnxruntime")
             network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
             return cls(network, manifest.spec, flip=flip, scales=scales)
         if path.suffix != ".onnx":
