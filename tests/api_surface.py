@@ -102,7 +102,7 @@ def argument(name, optional, keyword_only):
     return {"name": name, "type": "", "optional": optional, "keyword_only": keyword_only}
 
 def describe(kind):
-    entry = {"bases": [], "methods": {}, "properties": {}, "nested": {}, "members": None, "statics": []}
+    entry = {"bases": [], "methods": {}, "properties": {}, "nested": {}, "members": None, "static_methods": []}
     for name in dir(kind):
         value = inspect.getattr_static(kind, name)
         if name.startswith("_"):
@@ -111,7 +111,7 @@ def describe(kind):
             entry["properties"][name] = False
         elif isinstance(value, staticmethod):
             entry["methods"][name] = parameters(getattr(kind, name), 0)
-            entry["statics"].append(name)
+            entry["static_methods"].append(name)
         elif isinstance(value, classmethod):
             entry["methods"][name] = parameters(getattr(kind, name), 0)
         elif callable(value):

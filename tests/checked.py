@@ -177,7 +177,7 @@ class CheckedClass:
         surface, kind = self._surface, self._kind
         if f"{kind}.{name}" in surface.enums:
             return surface.enums[f"{kind}.{name}"]
-        if name not in surface.classes[kind].get("statics", ()):
+        if name not in surface.classes[kind].get("static_methods", ()):
             raise SurfaceError(f"class {kind} of {surface.version} has no {name}")
 
         def call(*args, **kwargs):

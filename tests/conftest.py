@@ -91,13 +91,15 @@ def tensorrt(
 
 
 @pytest.fixture(scope="session")
-def plugin_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plugin_library(surface_descriptions: tuple[dict, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that says that it is ours, of version 1.2.3; what it does, the double of the registry decides."""
+    major = surface_descriptions[0]["version"].split(".")[0]
     if shutil.which("gcc") is None:
         pytest.skip("gcc is needed to compile a library")
     folder = tmp_path_factory.mktemp("plugin")
     source, library = folder / "library.c", folder / "libcornernet_plugins.so"
-    source.write_text('const char version[] = "cornernet_plugins version 1.2.3";\n', encoding="utf-8")
+    mark = f"cornernet_plugins version 1.2.3 for TensorRT {major}"
+    source.write_text(f'const char mark[] = "{mark}";\n', encoding="utf-8")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)  # noqa: S603, S607 - ours
     return library
 

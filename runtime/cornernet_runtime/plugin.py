@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from cornernet_runtime.errors import PluginError
@@ -12,7 +13,20 @@ from cornernet_runtime.errors import PluginError
 PLUGIN_VARIABLE = "CORNERNET_PLUGIN"
 PACKAGED_PLUGIN = Path(__file__).with_name("lib") / "libcornernet_plugins.so"  # in a wheel made by `make wheel`
 
-_VERSION = re.compile(rb"cornernet_plugins version ([0-9][0-9A-Za-z.+-]*)\0")
+_MARK = re.compile(rb"cornernet_plugins version ([0-9][0-9A-Za-z.+-]*) for TensorRT ([0-9]+)\0")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """What a library of plugins says of itself.
+
+    Attributes:
+        version: Of this project, when the library was built.
+        tensorrt: The major version of TensorRT that it was built for, and that can load it.
+    """
+
+    version: str
+    tensorrt: int
 
 
 def find_plugin() -> Path | None:
@@ -29,18 +43,18 @@ def find_plugin() -> Path | None:
     return Path(named)
 
 
-def plugin_version(path: Path) -> str:
-    """Return the version of a library of this project, without loading it: that needs neither TensorRT nor a GPU.
+def plugin_info(path: Path) -> PluginInfo:
+    """Return what a library says of itself, without loading it: that needs neither TensorRT nor a GPU.
 
     Raises:
-        PluginError: It cannot be read, or is no such library.
+        PluginError: It cannot be read, or is no library of this project.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = _VERSION.search(data)
-            version = found[1].decode() if found else None
+            found = _MARK.search(data)
+            info = PluginInfo(found[1].decode(), int(found[2])) if found else None
     except (OSError, ValueError) as error:  # ValueError: empty
         raise PluginError(f"{path}: cannot be read as a library of plugins: {error}") from error
-    if version is None:
+    if info is None:
         raise PluginError(f"{path}: expected libcornernet_plugins.so of this project, found no version of it inside")
-    return version
+    return info

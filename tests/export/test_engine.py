@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -269,8 +270,13 @@ def test_an_engine_that_gives_other_maps_is_kept_by_force(tensorrt, build):
 
 @pytest.mark.usefixtures("unchanged")
 def test_an_interrupt_stops_the_build_and_keeps_what_was_measured(tensorrt, build, tmp_path):
-    main = threading.main_thread().ident
-    tensorrt.phases = lambda: (signal.pthread_kill(main, signal.SIGINT), threading.Event().wait(0.3))
+    def interrupt():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        monitor = config_of(tensorrt).progress_monitor
+        while not monitor.cancelled:
+            time.sleep(0.01)
+
+    tensorrt.phases = interrupt
     with pytest.raises(KeyboardInterrupt):
         build(timing_cache=tmp_path / "timings")
     assert config_of(tensorrt).progress_monitor.cancelled

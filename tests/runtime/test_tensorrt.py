@@ -370,13 +370,20 @@ def test_a_library_that_brings_other_plugins_is_refused(tensorrt, engine, creato
 @pytest.mark.usefixtures("tensorrt")
 def test_a_file_that_is_no_library_of_ours_is_refused(tmp_path):
     (tmp_path / "x.so").write_bytes(b"\x7fELF and nothing of ours")
-    with pytest.raises(PluginError, match=r"expected libcornernet_plugins\.so of this project"):
+    with pytest.raises(PluginError, match=r"x\.so: expected libcornernet_plugins\.so of this project"):
         tensorrt_plugin.load_plugin(sys.modules["tensorrt"], tmp_path / "x.so")
 
 
 @pytest.mark.usefixtures("tensorrt")
-def test_a_damaged_library_is_refused_with_the_loaders_reason(tmp_path):
-    (tmp_path / "x.so").write_bytes(b"cornernet_plugins version 1.2.3\0")
+def test_a_library_for_another_tensorrt_is_refused(tmp_path):
+    (tmp_path / "x.so").write_bytes(b"cornernet_plugins version 1.2.3 for TensorRT 9\0")
+    with pytest.raises(PluginError, match=r"x\.so: built for TensorRT 9, here is 1\d\.\d+\.\d+\.\d+; build it for"):
+        tensorrt_plugin.load_plugin(sys.modules["tensorrt"], tmp_path / "x.so")
+
+
+def test_a_damaged_library_is_refused_with_the_loaders_reason(tensorrt, tmp_path):
+    major = tensorrt.version.split(".")[0]
+    (tmp_path / "x.so").write_bytes(f"cornernet_plugins version 1.2.3 for TensorRT {major}\0".encode())
     with pytest.raises(PluginError, match=r"x\.so: does not load here: .*(header|short)"):
         tensorrt_plugin.load_plugin(sys.modules["tensorrt"], tmp_path / "x.so")
 

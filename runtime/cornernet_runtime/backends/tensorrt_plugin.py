@@ -10,7 +10,7 @@ from typing import Any
 from cornernet_runtime.engine_record import PluginRecord
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.files import sha256
-from cornernet_runtime.plugin import PACKAGED_PLUGIN, PLUGIN_VARIABLE, find_plugin, plugin_version
+from cornernet_runtime.plugin import PACKAGED_PLUGIN, PLUGIN_VARIABLE, find_plugin, plugin_info
 
 NAMESPACE = "cornernet"
 PROTOCOL = "1"  # the plugin_version of the ONNX nodes, not of the library
@@ -52,7 +52,12 @@ def load_plugin(trt: Any, path: Path) -> PluginRecord:  # noqa: ANN401 - an extr
     Raises:
         PluginError: It is not our library, does not load here, or TensorRT refuses it.
     """
-    record = PluginRecord(plugin_version(path), sha256(path))
+    info = plugin_info(path)
+    if info.tensorrt != int(trt.__version__.split(".")[0]):
+        raise PluginError(
+            f"{path}: built for TensorRT {info.tensorrt}, here is {trt.__version__}; build it for this version"
+        )
+    record = PluginRecord(info.version, sha256(path))
     registry = trt.get_plugin_registry()
     if _registered(registry):
         return record
@@ -77,7 +82,7 @@ def same_plugin(wanted: PluginRecord, path: Path | None) -> str | None:
     """
     if path is None:
         return f"it needs version {wanted.version} of the plugin: {no_plugin_message()}"
-    found = plugin_version(path)
+    found = plugin_info(path).version
     if found != wanted.version:
         return f"it was built with version {wanted.version} of the plugin; {path} is version {found}"
     return None
