@@ -30,6 +30,7 @@ class TensorRT:
         parser_errors: node name, operator, description and function stack, each.
         build_errors: What is logged when no engine is built; None builds one.
         start_errors: What is logged when Builder or Runtime cannot be made; None makes them.
+        starts_broken: Whether they are made all the same then, as those of 11.4 are without a driver.
         read_errors: What is logged when a plan is not read; None reads it.
         describe: Given a profile's number, the inspector's JSON.
         phases: Called as each step of a build is complete, to interrupt it.
@@ -42,6 +43,7 @@ class TensorRT:
         self.takes_plugins, self.registered = True, set()
         self.library_creators = ("TopLeftPool", "BottomRightPool")
         self.parser_errors = self.build_errors = self.start_errors = self.read_errors = None
+        self.starts_broken = False
         self.extra_plugin_layers = 0
         self.phases = lambda: None
         self.error = 0.0
@@ -78,7 +80,8 @@ class TensorRT:
             raise TypeError("ILogger.__init__() must be called when overriding __init__")
         if self.start_errors is not None:
             self.log(logger, self.start_errors)
-            raise TypeError("pybind11::init(): factory function returned nullptr")
+            if not self.starts_broken:
+                raise TypeError("pybind11::init(): factory function returned nullptr")
         return thing
 
     def _registry(self):

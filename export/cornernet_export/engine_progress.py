@@ -31,18 +31,21 @@ def run_watched(work: Callable[[], Any], monitor: Any, tell: Callable[[str], Non
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(error)
+        finally:
+            ended.set()
 
+    # Not Thread.join: once interrupted, that of Python 3.11 takes a running thread for ended.
+    ended = threading.Event()
     start = time.monotonic()
-    thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="tensorrt-build", daemon=True).start()
     try:
-        while thread.is_alive():
+        tell(f"building the engine: {monitor.phase}, 0:00")
+        while not ended.wait(REFRESH_SECONDS):
             tell(f"building the engine: {monitor.phase}, {_clock(time.monotonic() - start)}")
-            thread.join(REFRESH_SECONDS)
     except KeyboardInterrupt:
         monitor.cancelled = True
         tell("stopping the build; once more Ctrl-C to leave at once")
-        thread.join()
+        ended.wait()
         raise
     if failures:
         raise failures[0]

@@ -262,7 +262,7 @@ def _tensorrt_fact() -> Fact:
     if not full and not lean:
         return _fact("tensorrt", "missing")
     version = next(iter(_installed("tensorrt").values()), "version unknown")
-    return _fact("tensorrt", "ok", version if full else f"{version}, lean: runs engines, builds none")
+    return _fact("tensorrt", "ok", version) if full else _fact("tensorrt", "missing", f"lean only, {version}")
 
 
 def _plugin_fact() -> Fact:

@@ -256,7 +256,7 @@ def test_lean_tensorrt_is_named_as_such(install, tmp_path):
     (tmp_path / "site" / "tensorrt_lean_bindings").mkdir()
     (tmp_path / "site" / "tensorrt_lean_bindings" / "__init__.py").write_text("raise ImportError")
     fact = facts()["tensorrt"]
-    assert (fact.state, fact.value) == ("ok", "11.4.0.1, lean: runs engines, builds none")
+    assert (fact.state, fact.value) == ("missing", "lean only, 11.4.0.1")
 
 
 def test_plugin_is_looked_for_at_the_path_in_the_environment(monkeypatch, tmp_path):

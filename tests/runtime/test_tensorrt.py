@@ -317,6 +317,13 @@ def test_a_runtime_that_cannot_start_is_told(tensorrt, engine, errors, message):
         Detector.open(engine, backend="tensorrt")
 
 
+def test_a_runtime_that_is_made_although_it_cannot_start_is_not_used(tensorrt, engine):
+    tensorrt.start_errors, tensorrt.starts_broken = ["CUDA initialization failure with error: 35"], True
+    with pytest.raises(BackendError, match=r"the NVIDIA driver is too old for it"):
+        Detector.open(engine, backend="tensorrt")
+    assert tensorrt.surface.called("Runtime", "deserialize_cuda_engine") == []
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

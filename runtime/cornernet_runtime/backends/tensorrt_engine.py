@@ -141,17 +141,20 @@ class TensorRTNetwork:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._remarks.made(self._engine.create_execution_context(strategy), what)
         context.nvtx_verbosity = self._trt.ProfilingVerbosity.NONE  # the plan has all details, for the layer report
-        context.set_device_memory(int(self._activations.handle), self._activation_bytes)
         outputs = {name: self._output_shape(name, shape) for name in OUTPUT_NAMES}
         addresses = {INPUT_NAME: self.input, **self.outputs}
-        done = (
-            context.set_optimization_profile_async(number, self._device.handle)
-            and context.set_input_shape(INPUT_NAME, shape)
-            and all(context.set_tensor_address(name, int(buffer.handle)) for name, buffer in addresses.items())
-            and not context.infer_shapes()
-        )
+        try:
+            done = (
+                context.set_optimization_profile_async(number, self._device.handle)
+                and context.set_input_shape(INPUT_NAME, shape)
+                and all(context.set_tensor_address(name, int(buffer.handle)) for name, buffer in addresses.items())
+                and not context.infer_shapes()
+            )
+        except RuntimeError as error:
+            raise BackendError(f"{what}: {error}") from error
         if not done:
             raise BackendError(f"{what}: {self._remarks.reason()}")
+        context.set_device_memory(int(self._activations.handle), self._activation_bytes)
         for name, expected in outputs.items():
             if tuple(context.get_tensor_shape(name)) != expected:
                 raise ModelError(f"{name}: expected {expected}, got {tuple(context.get_tensor_shape(name))}")
@@ -231,6 +234,9 @@ def _check_tensors(trt: Any, engine: Any, spec: ModelSpec, source: str) -> None:
 
 
 def _profile(engine: Any, number: int) -> EngineProfile:  # noqa: ANN401
+    fixed: Any = tuple(engine.get_tensor_shape(INPUT_NAME))
+    if min(fixed) > 0:  # a profile says something of free dimensions only
+        return EngineProfile(fixed, fixed, fixed)
     return EngineProfile(*(tuple(shape) for shape in engine.get_tensor_profile_shape(INPUT_NAME, number)))
 
 

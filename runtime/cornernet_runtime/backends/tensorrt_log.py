@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from typing import Any
 
@@ -55,20 +56,31 @@ class Remarks:
         return thing
 
     def construct(self, kind: Any, *arguments: Any) -> Any:  # noqa: ANN401
-        """Return ``kind(*arguments)``; a Builder or Runtime that cannot be made raises TypeError without a reason.
+        """Return ``kind(*arguments)``, a Builder, Runtime or parser.
+
+        Without a working driver the bindings raise a TypeError that gives no reason, or log the reason and hand out an
+        object all the same, which crashes the process when it is destroyed (seen with 11.4); so it never is.
 
         Raises:
             BackendError: It cannot be made, mostly because there is no GPU or its driver is too old.
         """
+        self.errors.clear()
         try:
-            return kind(*arguments)
+            made = kind(*arguments)
         except TypeError as error:
             if not self.errors and "nullptr" not in str(error):
                 raise
-            reason = self.reason()
-            if "error: 35" in reason or "insufficient" in reason.lower():
-                reason = f"the NVIDIA driver is too old for it ({reason}); update the driver"
-            raise BackendError(f"TensorRT cannot start: {reason}") from error
+            raise BackendError(self._why_not_started()) from error
+        if self.errors:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+            raise BackendError(self._why_not_started())
+        return made
+
+    def _why_not_started(self) -> str:
+        reason = self.reason()
+        if "error: 35" in reason or "insufficient" in reason.lower():
+            reason = f"the NVIDIA driver is too old for it ({reason}); update the driver"
+        return f"TensorRT cannot start: {reason}"
 
 
 def _logger(trt: Any, remarks: Remarks) -> Any:  # noqa: ANN401
