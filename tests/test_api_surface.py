@@ -22,7 +22,7 @@ PLANTS = {
     "call": (engine_network.parse_network, "parse_from_file(", "parse_file("),
     "removed argument": (engine_network.parse_network, "parse_from_file(str(path))", "parse_from_file(str(path), '')"),
     "argument's type": (engine_network.parse_network, "parse_from_file(str(path))", "parse_from_file(path)"),
-    "removed flag": (engine_build._configure, "trt.BuilderFlag.TF32", "trt.BuilderFlag.INT4"),
+    "removed flag": (engine_build._configure, "trt.BuilderFlag.TF32", "trt.BuilderFlag.STRICT_TYPES"),
     "integer for an enum": (engine_build._configure, "trt.MemoryPoolType.WORKSPACE", "0"),
     "attribute": (engine_build._configure, "config.builder_optimization_level", "config.optimization_level"),
     "removed attribute": (engine_build._configure, "config.builder_optimization_level", "config.max_workspace_size"),

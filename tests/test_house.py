@@ -83,7 +83,7 @@ def test_script_names_a_function(name):
 
 
 def test_runtime_import_leaves_heavy_libraries_alone(tmp_path):
-    heavy = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt"]
+    heavy = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "cuda"]
     code = (
         "import json, sys; from cornernet_runtime import Detector; "
         f"print(json.dumps([m for m in {heavy} if m in sys.modules]))"
