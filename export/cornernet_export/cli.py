@@ -86,6 +86,8 @@ def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
     if manifest.engine is None:
         raise AssertionError("add_engine returned a bundle without an engine")
     _print_engine(console, manifest.engine, bundle)
+    if not manifest.verification.passed:
+        console.print("kept because of --force, although it failed verification", style="yellow")
     if manifest.engine.plugin is not None and not options.portable and search_plugin() is None:
         console.print(f"to run it: export {PLUGIN_VARIABLE}={arguments.plugin.resolve()}", soft_wrap=True, markup=False)
     return 0

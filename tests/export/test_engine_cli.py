@@ -85,6 +85,14 @@ def test_a_portable_engine_is_said_to_carry_code(bundle, plugin_library, capfd):
     )
 
 
+def test_force_keeps_an_engine_that_gives_other_maps_and_says_so(tensorrt, bundle, capfd):
+    tensorrt.error = 0.01
+    assert main([str(bundle), "--engine"]) == 1
+    assert "differs from ONNX Runtime by more than the tolerance" in last_line(capfd)
+    assert main([str(bundle), "--engine", "--force"]) == 0
+    assert "kept because of --force, although it failed verification" in capfd.readouterr().err
+
+
 @pytest.mark.usefixtures("tensorrt")
 def test_a_missing_plugin_is_one_line_of_warning(bundle, capfd):
     assert main([str(bundle), "--engine"]) == 0

@@ -15,9 +15,11 @@ from cuda_doubles import CudaError
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import tensorrt_plugin
+from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
+from cornernet_runtime.backends.tensorrt_engine import TensorRTNetwork
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest, write_manifest
 from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, ModelError, PluginError, SizeError
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
@@ -117,6 +119,25 @@ def test_frames_share_runs_up_to_the_largest_batch(batches):
         together, alone = detector.batch([FRAME] * 5), detector(FRAME)
     assert len(together) == 5
     assert all(np.array_equal(one.labels, alone.labels) for one in together)
+
+
+def test_a_network_runs_by_itself_on_memory_of_the_device_and_any_stream(tensorrt, engine):
+    """As a pipeline uses it that never brings pixels to the host."""
+    manifest, device = read_manifest(engine), CudaDevice()
+    network = TensorRTNetwork(
+        engine / ENGINE_NAME, manifest.spec, manifest.engine, device, allow_code=False, plugin=None, rebuild=""
+    )
+    images = noise(1, (63, 95))
+    host_floats(network.input, images.size)[:] = images.reshape(-1)  # the memory of the doubles is the host's
+    bound = network.bind((1, 3, 63, 95))
+    bound.enqueue(CudaDevice().handle)
+    expected = OnnxRuntimeBackend(engine / ONNX_NAME)(images)
+    for name, shape in bound.output_shapes.items():
+        found = host_floats(network.outputs[name], int(np.prod(shape))).reshape(shape)
+        assert found == pytest.approx(getattr(expected, name), abs=1e-4)
+    assert tensorrt.gpu.launches == 0
+    network.close()
+    assert tensorrt.gpu.memory == {}
 
 
 # Graphs.
@@ -329,6 +350,7 @@ def test_a_runtime_that_is_made_although_it_cannot_start_is_not_used(tensorrt, e
     [
         ("CUDA_ERROR_NO_DEVICE: no CUDA-capable device", "GPU 0 cannot be used: CUDA_ERROR_NO_DEVICE"),
         ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "the NVIDIA driver is too old .* update the driver"),
+        ('Function "cuGreenCtxCreate" not found', "the NVIDIA driver is too old .* update the driver"),
     ],
 )
 def test_a_gpu_that_cannot_be_used_is_told(tensorrt, engine, error, message):

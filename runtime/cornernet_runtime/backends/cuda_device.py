@@ -113,7 +113,8 @@ def _bindings() -> tuple[Any, Any]:
 
 def _why_unusable(number: int, error: Exception) -> str:
     text = " ".join(str(error).split())
-    too_old = ("INSUFFICIENT_DRIVER", "SYSTEM_DRIVER_MISMATCH", "UNSUPPORTED_PTX", "not found: cu", "driver version")
+    # The last is what the bindings say of a function that came with a later driver.
+    too_old = ("INSUFFICIENT_DRIVER", "SYSTEM_DRIVER_MISMATCH", 'Function "cu')
     if any(mark in text for mark in too_old):
         return f"the NVIDIA driver is too old for the installed CUDA packages ({text}); update the driver"
     return f"GPU {number} cannot be used: {text or type(error).__name__}; cornernet-doctor shows what there is"
