@@ -27,25 +27,28 @@ def run_watched(work: Callable[[], Any], monitor: Any, tell: Callable[[str], Non
     failures: list[BaseException] = []
 
     def run() -> None:
+        launched.set()
         try:
-            results.append(work())
+            if not monitor.cancelled:
+                results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(error)
         finally:
             ended.set()
 
     # Not Thread.join: once interrupted, that of Python 3.11 takes a running thread for ended.
-    ended = threading.Event()
+    launched, ended = threading.Event(), threading.Event()
     start = time.monotonic()
-    threading.Thread(target=run, name="tensorrt-build", daemon=True).start()
     try:
+        threading.Thread(target=run, name="tensorrt-build", daemon=True).start()
         tell(f"building the engine: {monitor.phase}, 0:00")
         while not ended.wait(REFRESH_SECONDS):
             tell(f"building the engine: {monitor.phase}, {_clock(time.monotonic() - start)}")
     except KeyboardInterrupt:
         monitor.cancelled = True
         tell("stopping the build; once more Ctrl-C to leave at once")
-        ended.wait()
+        if launched.is_set():  # a thread that starts only now finds the build cancelled
+            ended.wait()
         raise
     if failures:
         raise failures[0]

@@ -14,6 +14,7 @@ import pytest
 
 from cornernet_export.engine import STAGE, EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
+from cornernet_export.engine_progress import run_watched
 from cornernet_runtime import Detector
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
 from cornernet_runtime.engine_record import EngineProfile
@@ -281,6 +282,22 @@ def test_an_interrupt_stops_the_build_and_keeps_what_was_measured(tensorrt, buil
         build(timing_cache=tmp_path / "timings")
     assert config_of(tensorrt).progress_monitor.cancelled
     assert (tmp_path / "timings").read_bytes() == b"TIMINGS conv 1"
+
+
+def test_an_interrupt_before_the_thread_runs_begins_no_build(monkeypatch):
+    class Monitor:
+        phase, cancelled = "", False
+
+    def start(thread):
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    threads, done, monitor = [], [], Monitor()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(lambda: done.append(1), monitor, lambda _: None)
+    threads[0].run()
+    assert (done, monitor.cancelled) == ([], True)
 
 
 def test_a_kill_between_any_two_writes_leaves_a_bundle_that_opens(build, bundle, monkeypatch):

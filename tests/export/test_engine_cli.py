@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -107,6 +109,13 @@ def test_a_plugin_that_is_no_file_is_refused_before_the_export(checkpoint_path, 
     assert main([str(checkpoint_path), "--output", str(output), "--engine", "--plugin", str(tmp_path / "x.so")]) == 1
     assert "x.so is no file" in last_line(capfd)
     assert not output.exists()
+
+
+def test_a_bundle_gets_an_engine_without_pytorch():
+    code = "import sys; sys.modules['torch'] = None; import cornernet_export.cli, cornernet_export.engine"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
