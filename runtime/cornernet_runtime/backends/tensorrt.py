@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.tensorrt_engine import FLOAT_BYTES, TensorRTNetwork
+from cornernet_runtime.backends.tensorrt_log import import_tensorrt
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class TensorRTBackend:
         allow_code: bool = False,
         plugin: Path | None = None,
     ) -> None:
+        import_tensorrt()  # what is missing first is named first
         self.spec = spec
         self._device = CudaDevice()
         self.network = TensorRTNetwork(
