@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from cornernet_export import engine_cache
 from cornernet_export.engine import STAGE, EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
 from cornernet_export.engine_progress import run_watched
@@ -365,6 +366,20 @@ def test_what_another_process_measured_meanwhile_is_kept(tensorrt, build, tmp_pa
     tensorrt.phases = lambda: file.write_bytes(b"TIMINGS conv 0;conv 2")
     build(timing_cache=file)
     assert file.read_bytes() == b"TIMINGS conv 0;conv 1;conv 2"
+
+
+def test_writers_of_a_timing_cache_wait_for_each_other(tmp_path):
+    def second():
+        with engine_cache._locked(tmp_path / "timings"):
+            entered.set()
+
+    entered = threading.Event()
+    with engine_cache._locked(tmp_path / "timings"):
+        other = threading.Thread(target=second)
+        other.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    other.join()
 
 
 @pytest.mark.parametrize(
