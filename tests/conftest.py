@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import api_surface
+import checked
+import cuda_doubles
 import pytest
+import tensorrt_doubles
 import torch
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, CornerNetConfig
+from cornernet_runtime import plugin
+from cornernet_runtime.backends import tensorrt_plugin
 from cornernet_runtime.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = CornerNetConfig(
     name="small", classes=3, stacks=2, stem=(8, 16), dims=(16, 16, 24), modules=(1, 1, 1), pool_width=8
@@ -54,4 +60,59 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "small"
     export_bundle(ExportRequest(checkpoint_path, path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def surface_descriptions(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    """What the real classes of TensorRT and of cuda.core have."""
+    reason = api_surface.why_not()
+    if reason:
+        pytest.skip(reason)
+    return api_surface.tensorrt_surface(tmp_path_factory.mktemp("stubs")), api_surface.cuda_surface()
+
+
+@pytest.fixture
+def tensorrt(
+    surface_descriptions: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tensorrt_doubles.TensorRT:
+    """TensorRT and a GPU to write tests with: doubles under the names of the real modules; no plugin is to be found."""
+    of_tensorrt, of_cuda = (checked.Surface(description) for description in surface_descriptions)
+    gpu = cuda_doubles.Gpu(of_cuda)
+    trt = tensorrt_doubles.TensorRT(of_tensorrt, gpu)
+    for name, double in {"tensorrt": trt.module(), **gpu.modules()}.items():
+        monkeypatch.setitem(sys.modules, name, double)
+    monkeypatch.delenv("CORNERNET_PLUGIN", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for module in (plugin, tensorrt_plugin):
+        monkeypatch.setattr(module, "PACKAGED_PLUGIN", tmp_path / "lib" / "libcornernet_plugins.so")
+    monkeypatch.setattr(tensorrt_plugin, "BUILT_PLUGIN", tmp_path / "build" / "libcornernet_plugins.so")
+    return trt
+
+
+@pytest.fixture(scope="session")
+def plugin_library(surface_descriptions: tuple[dict, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that says that it is ours, of version 1.2.3; what it does, the double of the registry decides."""
+    major = surface_descriptions[0]["version"].split(".")[0]
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is needed to compile a library")
+    folder = tmp_path_factory.mktemp("plugin")
+    source, library = folder / "library.c", folder / "libcornernet_plugins.so"
+    mark = f"cornernet_plugins version 1.2.3 for TensorRT {major}"
+    source.write_text(f'const char mark[] = "{mark}";\n', encoding="utf-8")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)  # noqa: S603, S607 - ours
+    return library
+
+
+@pytest.fixture
+def bundle(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may add an engine to."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def batch_bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two sizes and of batches of 2 to 4, 3 being the usual one."""
+    path = tmp_path_factory.mktemp("batches") / "small"
+    export_bundle(ExportRequest(checkpoint_path, path, sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
     return path

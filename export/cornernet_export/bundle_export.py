@@ -12,26 +12,21 @@ from cornernet_export.half_range import largest_activations, largest_weights, ov
 from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.torch_backend import TorchBackend
-from cornernet_export.verify import FP16, FP32, input_of, sample_picture, verify
+from cornernet_export.verify import FP16, FP32, input_of, read_some, sample_picture, verify
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, Verification, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, SizeError, VerificationError
 from cornernet_runtime.files import new_folder, sha256
-from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cornernet_runtime.spec import ModelSpec, Precision, Size
+    from cornernet_runtime.spec import Batch, ModelSpec, Precision, Size
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 DYNAMIC_LARGEST = (1023, 1023)  # COCO's pictures, 640 pixels long, at the paper's largest scale of 1.5
-MOST_PICTURES = 32
 EXTERNAL_DATA_LIMIT = 1_800_000_000  # bytes; protobuf ends at 2 GiB
 
 
@@ -44,6 +39,7 @@ class ExportRequest:
         output: Folder to make.
         sizes: Heights and widths of the input, pixels; none takes the size that the checkpoint names. With ``dynamic``
             together the largest: by default 1023x1023.
+        batch: Smallest, usual and largest batch; a model with several takes any.
         dynamic: Whether the model takes any batch, height and width up to the largest, and frames at their own size.
         arch: Architecture to expect of the checkpoint; None takes what it shows.
         class_names: Names in place of the checkpoint's; None keeps them.
@@ -57,6 +53,7 @@ class ExportRequest:
     checkpoint: Path
     output: Path
     sizes: tuple[Size, ...] = ()
+    batch: Batch = (1, 1, 1)
     dynamic: bool = False
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
@@ -95,7 +92,7 @@ def export_bundle(
     """
     _check_output(request)
     with new_folder(request.output, replace=request.force) as folder:
-        frames = _read_some(request.pictures) if request.pictures else [sample_picture()]
+        frames = read_some(request.pictures) if request.pictures else [sample_picture()]
         on_stage("loading the checkpoint")
         checkpoint = load_checkpoint(request.checkpoint, arch=request.arch, class_names=request.class_names)
         model = checkpoint.model if request.stacks is None else cut_stacks(checkpoint.model, request.stacks)
@@ -148,6 +145,7 @@ def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
             other_sizes=(),
             largest_size=largest,
             dynamic=True,
+            batch=request.batch,
             geometry="native",
             precision=request.precision,
         )
@@ -157,15 +155,10 @@ def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
         other_sizes=sizes[1:],
         largest_size=largest,
         dynamic=False,
+        batch=request.batch,
         geometry="fit",
         precision=request.precision,
     )
-
-
-def _read_some(sources: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Read pictures from all over the sources, so that those that are sorted by kind are not of one kind."""
-    paths = find_pictures(sources)
-    return [read_picture(path) for path in paths[:: -(-len(paths) // MOST_PICTURES)]]
 
 
 def _check_output(request: ExportRequest) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
+from cornernet_runtime.backends.tensorrt_plugin import search_plugin
+from cornernet_runtime.bundle import ENGINE_NAME, MANIFEST_NAME
 from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
 from cornernet_runtime.errors import CheckpointError
+from cornernet_runtime.plugin import PLUGIN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +22,75 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_runtime.bundle import Manifest, Verification
+    from cornernet_runtime.engine_record import EngineRecord
     from cornernet_runtime.spec import ModelSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _export(arguments))
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    complaint = _complaint(arguments, parser)
+    if complaint:
+        parser.error(complaint)
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.engine:
+        search_plugin(arguments.plugin)  # before minutes of work
+    if arguments.output is None:
+        return _add_engine(arguments, arguments.checkpoint)
+    status = _export(arguments)
+    return _add_engine(arguments, arguments.output) if arguments.engine and status == 0 else status
+
+
+def _complaint(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str | None:
+    """Return what is wrong with options that each are right, or None."""
+    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    flags = {name: f"--{name.replace('_', '-')}" for name in vars(arguments)}
+    if not arguments.engine:
+        lonely = sorted(flags[name] for name in given & set(_ENGINE_OPTIONS))
+        if lonely:
+            return f"{', '.join(lonely)}: only with --engine"
+    if arguments.output is not None:
+        return None
+    if not arguments.engine or not (arguments.checkpoint / MANIFEST_NAME).is_file():
+        return "the following arguments are required: --output"
+    foreign = sorted(flags[name] for name in given - {*_ENGINE_OPTIONS, "checkpoint", "engine", "calibration", "force"})
+    return f"{', '.join(foreign)}: not with a bundle, which gets an engine of what it is" if foreign else None
+
+
+def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
+    from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine_build import EngineOptions  # noqa: PLC0415 - as above
+
+    console = console_for_people()
+    options = EngineOptions(
+        plugin=arguments.plugin,
+        require_plugin=arguments.require_plugin,
+        portable=arguments.portable,
+        timing_cache=arguments.timing_cache,
+        optimization_level=arguments.optimization_level,
+        hardware_compatibility=arguments.hardware_compatibility,
+        tf32=arguments.tf32,
+        keep_failed=arguments.force,
+    )
+    pictures = () if arguments.calibration is None else (arguments.calibration,)
+    with console.status("starting") as status:
+        manifest = add_engine(
+            EngineRequest(bundle, options, pictures),
+            on_stage=status.update,
+            on_verified=lambda verification: _print_verification(console, verification),
+        )
+    if manifest.engine is None:
+        raise AssertionError("add_engine returned a bundle without an engine")
+    _print_engine(console, manifest.engine, bundle)
+    if not manifest.verification.passed:
+        console.print("kept because of --force, although it failed verification", style="yellow")
+    if manifest.engine.plugin is not None and not options.portable and search_plugin() is None:
+        console.print(f"to run it: export {PLUGIN_VARIABLE}={arguments.plugin.resolve()}", soft_wrap=True, markup=False)
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -35,6 +101,7 @@ def _export(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         output=arguments.output,
         sizes=tuple(arguments.size),
+        batch=arguments.batch,
         dynamic=arguments.dynamic,
         arch=arguments.arch,
         class_names=None if arguments.classes is None else _read_names(arguments.classes),
@@ -92,6 +159,27 @@ def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
     )
 
 
+def _print_engine(console: Console, engine: EngineRecord, bundle: Path) -> None:
+    """Print what the engine is and what it is made of."""
+    pools = "standard operators" if engine.plugin is None else f"plugin {engine.plugin.version}"
+    types = ", ".join(f"{count} {name}" for name, count in engine.precisions.items())
+    console.print(
+        f"{bundle / ENGINE_NAME}: TensorRT {engine.tensorrt}, {engine.gpu}, compute capability "
+        f"{engine.compute_capability}, {(bundle / ENGINE_NAME).stat().st_size / 1e6:.1f} MB\n"
+        f"  input {' or '.join(map(str, engine.profiles))}; corner pooling by {pools}\n"
+        f"  {engine.layers} layers, {engine.reformat_layers} of them reformat, {engine.plugin_layers} plugin; "
+        f"their outputs: {types}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if engine.portable:
+        console.print(
+            "  portable: the plan carries executable code; opening it needs Detector.open(..., allow_engine_code=True)",
+            soft_wrap=True,
+            style="yellow",
+        )
+
+
 def _sizes(spec: ModelSpec) -> str:
     if spec.dynamic:
         return f"any size up to {spec.largest_size[0]}x{spec.largest_size[1]}"
@@ -116,9 +204,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Export a CornerNet checkpoint to a bundle: ONNX with its side-car, verified against PyTorch.",
     )
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="ours (.safetensors) or a published one (.pkl, .pth)"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="ours (.safetensors) or a published one (.pkl, .pth); with --engine also a bundle, which gets an engine",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to make; not with a bundle")
     parser.add_argument(
         "--size",
         type=parse_size,
@@ -131,6 +222,13 @@ def _parser() -> argparse.ArgumentParser:
         "--dynamic",
         action="store_true",
         help="take any batch and size, frames at their own resolution; --size is then the largest (default 1023x1023)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_batch,
+        default=(1, 1, 1),
+        metavar="N|MIN:OPT:MAX",
+        help="pictures a run: up to N, or least, usual and most (default 1)",
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture to expect (default: what the checkpoint shows)")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, in order, one a line")
@@ -146,9 +244,64 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder if it exists, and keep an fp16 model that overflows or is off",
+        help="replace the output folder if it exists, and keep an fp16 model or an engine that is off",
     )
+    _add_engine_options(parser.add_argument_group("TensorRT engine"))
     return parser
+
+
+_ENGINE_OPTIONS = (
+    "plugin",
+    "require_plugin",
+    "portable",
+    "timing_cache",
+    "optimization_level",
+    "hardware_compatibility",
+    "tf32",
+)
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", action="store_true", help="also build the engine, for this GPU and TensorRT")
+    group.add_argument(
+        "--plugin",
+        type=Path,
+        metavar="FILE",
+        help="libcornernet_plugins.so (default: $CORNERNET_PLUGIN, the installed one, build/release of a checkout)",
+    )
+    group.add_argument("--require-plugin", action="store_true", help="fail where the plugin is missing or not taken")
+    group.add_argument(
+        "--portable",
+        action="store_true",
+        help="an engine that later versions of TensorRT run too; it carries code, which the runtime has to be allowed",
+    )
+    group.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="what TensorRT measured (default: in the user's cache folder)"
+    )
+    group.add_argument(
+        "--optimization-level",
+        type=int,
+        choices=range(6),
+        default=3,
+        help="from fastest to build to fastest to run (default 3)",
+    )
+    group.add_argument(
+        "--hardware-compatibility",
+        choices=("none", "ampere_plus", "same_compute_capability"),
+        default="none",
+        help="on which other GPUs the engine runs, at a cost in speed (default none)",
+    )
+    group.add_argument("--tf32", action="store_true", help="let fp32 be rounded to TF32: faster, less exact")
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}):(\d{1,4}))?", text)
+    smallest, usual, most = (int(part) for part in match.groups(default="0")) if match else (0, 0, 0)
+    if match and match[2] is None:
+        smallest, usual, most = 1, smallest, smallest
+    if not 1 <= smallest <= usual <= most:
+        raise argparse.ArgumentTypeError(f"expected N or MIN:OPT:MAX such as 8 or 1:4:8, got {text!r}")
+    return smallest, usual, most
 
 
 if __name__ == "__main__":

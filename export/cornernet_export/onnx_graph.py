@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
-    """Export the inference graph: at the spec's input size and batch 1, or for all that the spec accepts.
+    """Export the inference graph for all that the spec accepts.
 
     Args:
         model: In inference mode; batch norms are folded into the convolutions before them.
         spec: Goes into the file's metadata.
 
     Returns:
-        A model with input ``image`` float32 [1, 3, H, W] and the six outputs of ``cornernet_runtime.maps``. H and W are
-        free where the spec has several sizes, and the batch too where it is dynamic.
+        A model with input ``image`` float32 [N, 3, H, W] and the six outputs of ``cornernet_runtime.maps``. H and W are
+        free where the spec has several sizes, N where it has several batches; a fixed N is 1.
     """
     example, free = _example(spec)
     with _quiet_exporter():
@@ -68,15 +68,15 @@ def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
 
 def _example(spec: ModelSpec) -> tuple[torch.Tensor, tuple[dict[int, Any]] | None]:
     """Return an input to trace with, and which of its dimensions are free."""
+    # The tracer takes a dimension of 1 for a constant, so no free one may be 1.
+    batch = 2 if spec.free_batch else 1
+    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if spec.free_batch else {}
     if spec.fixed:
-        return torch.zeros(1, 3, *spec.input_size), None
+        return torch.zeros(batch, 3, *spec.input_size), (free,) if free else None
     most = max(3, max(spec.largest_size) // spec.modulus + 1)  # for the tracer, which has to see the example below
     rows, columns = (torch.export.Dim(name, min=1, max=most) for name in ("rows", "columns"))
-    free: dict[int, Any] = {2: spec.modulus * rows - 1, 3: spec.modulus * columns - 1}
-    if spec.dynamic:
-        free[0] = torch.export.Dim("batch", min=1)
-    # The tracer takes a dimension of 1 for a constant, so no free one may be 1.
-    return torch.zeros(2 if spec.dynamic else 1, 3, 2 * spec.modulus - 1, 3 * spec.modulus - 1), (free,)
+    free |= {2: spec.modulus * rows - 1, 3: spec.modulus * columns - 1}
+    return torch.zeros(batch, 3, 2 * spec.modulus - 1, 3 * spec.modulus - 1), (free,)
 
 
 def _name_free_sides(graph: onnx.GraphProto) -> None:

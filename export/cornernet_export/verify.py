@@ -11,7 +11,8 @@ import numpy as np
 
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.geometry import place
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.spec import ModelSpec, Size
 
 WORST = float(np.finfo(np.float32).max)  # the error of a map that is not finite; JSON has no infinity
+MOST_PICTURES = 32
 SCORE = 0.1  # detections below it are not compared one by one
 
 
@@ -57,6 +58,7 @@ def verify(
     stage: str,
     tolerance: Tolerance = FP32,
     pictures: Sequence[NDArray[np.uint8]] = (),
+    largest_batch: int = 2,
 ) -> Verification:
     """Compare two detectors of the same spec on pictures, and on noise of several of the sizes that they accept.
 
@@ -66,6 +68,8 @@ def verify(
         stage: Names the two, for the report.
         tolerance: How far they may be apart.
         pictures: uint8 [H, W, 3], BGR; by default the one that comes with the package.
+        largest_batch: Largest batch that the candidate is tried with, where the spec has several; the reference runs
+            its pictures one by one.
 
     Returns:
         The largest error of each output, and all detections counted together.
@@ -84,9 +88,13 @@ def verify(
         counts[0], **{name: sum(getattr(one, name) for one in counts) for name in ("reference", "matched", "extra")}
     )
     # Noise reaches far more of the network's range than a picture does.
-    for name, shape in _noises(reference.spec).items():
-        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-        checks += compare_outputs(reference.backend(noise), candidate.backend(noise), stage, name, tolerance.output)
+    for name, shape in _noises(reference.spec, largest_batch).items():
+        two = np.random.default_rng(0).standard_normal((min(shape[0], 2), *shape[1:]), np.float32)
+        each = [_copied(reference.backend(noise[None])) for noise in two]
+        expected = CornerMaps(*(np.concatenate([getattr(one, field) for one in each]) for field in OUTPUT_NAMES))
+        order = np.arange(shape[0]) % 2  # neighbours differ, so a batch that mixes them up shows
+        found = candidate.backend(two[order])
+        checks += compare_outputs(expected[order], found, stage, name, tolerance.output)
     return Verification(outputs=checks, detections=(detections,))
 
 
@@ -95,14 +103,23 @@ def _larger(first: tuple[OutputCheck, ...], second: tuple[OutputCheck, ...]) -> 
     return tuple(max(pair, key=lambda check: check.error) for pair in zip(first, second, strict=bool(first))) or second
 
 
-def _noises(spec: ModelSpec) -> dict[str, tuple[int, int, int, int]]:
+def _noises(spec: ModelSpec, largest_batch: int) -> dict[str, tuple[int, int, int, int]]:
     """Return shapes of network input that show whether a model accepts what its spec says, by name."""
-    if spec.fixed:
-        return {"noise": (1, 3, *spec.input_size)}
+    most = min(spec.batch[2], largest_batch)
     if spec.dynamic:
         small = spec.modulus - 1, min(2 * spec.modulus - 1, spec.largest_size[1])
-        return {f"2x{_text(small)}": (2, 3, *small), _text(spec.largest_size): (1, 3, *spec.largest_size)}
-    return {_text(size): (1, 3, *size) for size in spec.sizes}
+        most = most if spec.batch[2] > 1 else min(2, largest_batch)
+        shapes = {f"{most}x{_text(small)}": (most, 3, *small)} if most > 1 else {}
+        return {**shapes, _text(spec.largest_size): (1, 3, *spec.largest_size)}
+    shapes = {"noise" if spec.fixed else _text(size): (1, 3, *size) for size in spec.sizes}
+    if most > 1:
+        shapes |= {f"{most}x{_text(size)}": (most, 3, *size) for size in spec.sizes}
+    return shapes
+
+
+def _copied(maps: CornerMaps) -> CornerMaps:
+    """Return maps that outlive the next run of their backend."""
+    return CornerMaps(*(getattr(maps, name).copy() for name in OUTPUT_NAMES))
 
 
 def _text(size: Size) -> str:
@@ -158,6 +175,16 @@ def input_of(detector: Detector, frame: NDArray[np.uint8]) -> NDArray[np.float32
     image = np.empty((1, 3, *placement.input_size), np.float32)
     Preprocessor(detector.spec.normalisation)(frame, placement, image[0])
     return image
+
+
+def read_some(sources: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """Read at most 32 pictures from all over the sources, so that those that are sorted by kind are not of one kind.
+
+    Raises:
+        FrameError: A source names nothing or holds no picture, or one cannot be read.
+    """
+    paths = find_pictures(sources)
+    return [read_picture(path) for path in paths[:: -(-len(paths) // MOST_PICTURES)]]
 
 
 def sample_picture() -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.engine_record import EngineRecord  # noqa: TC001 - its fields are read from JSON
 from cornernet_runtime.errors import BundleError, SizeError
 from cornernet_runtime.files import sha256, write_atomically
 from cornernet_runtime.records import RecordError, from_json, to_json
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "bundle.json"
 ONNX_NAME = "model.onnx"
+ENGINE_NAME = "model.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,14 @@ class Manifest:
         spec: How to use the model.
         files: SHA-256 of each file of the bundle, by name.
         verification: What was compared when it was made.
+        engine: Where ``model.engine`` can run; None when the bundle has none.
     """
 
     producer: str
     spec: ModelSpec
     files: dict[str, str]
     verification: Verification
+    engine: EngineRecord | None = None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -120,8 +124,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST_NAME, json.dumps(content, indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, check_engine: bool = True) -> Manifest:
     """Read ``bundle.json`` and check that the files it lists are there and unchanged.
+
+    Args:
+        folder: The bundle.
+        check_engine: Whether the engine is among these files; whoever does not use it need not mind it.
 
     Raises:
         BundleError: No bundle, a newer schema, a field that does not hold, a missing or changed file.
@@ -140,21 +148,25 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
     if ONNX_NAME not in manifest.files:
         raise BundleError(f"{path}: it lists no {ONNX_NAME}; export the bundle again")
+    if (manifest.engine is None) != (ENGINE_NAME not in manifest.files):
+        raise BundleError(f"{path}: expected {ENGINE_NAME} and its record, or neither; export the bundle again")
     for name, digest in manifest.files.items():
-        _check_file(folder, name, digest)
+        if name != ENGINE_NAME:
+            _check_file(folder, name, digest, "export the bundle again")
+        elif check_engine:
+            _check_file(folder, name, digest, f"build it again: cornernet-export {folder} --engine")
     return manifest
 
 
-def _check_file(folder: Path, name: str, digest: str) -> None:
+def _check_file(folder: Path, name: str, digest: str, repair: str) -> None:
     path = folder / name
     if path.parent != folder or not path.is_file():
-        raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; export the bundle again")
+        raise BundleError(f"{folder}: {MANIFEST_NAME} lists {name}, which is not there; {repair}")
     try:
         found = sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != digest:
         raise BundleError(
-            f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; "
-            "export the bundle again",
+            f"{path}: its hash is not the one in {MANIFEST_NAME}: the file was changed after export; {repair}",
         )

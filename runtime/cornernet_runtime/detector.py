@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from cornernet_runtime.bundle import ONNX_NAME, read_manifest
+from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
-from cornernet_runtime.errors import BackendError, BundleError
+from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, PluginError
 from cornernet_runtime.geometry import Placement, cells_to_input, clip_to_frame, place, usable_scales
 from cornernet_runtime.nms import merging_soft_nms, soft_nms
 from cornernet_runtime.preprocess import Preprocessor, check_frame
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends import Backend
+    from cornernet_runtime.bundle import Manifest
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.spec import ModelSpec, Size
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("tensorrt", "onnxruntime")
 
 
 class Detector:
@@ -60,40 +62,52 @@ class Detector:
 
     @classmethod
     def open(
-        cls, path: str | Path, backend: str | None = None, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+        cls,
+        path: str | Path,
+        backend: str | None = None,
+        *,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        allow_engine_code: bool = False,
     ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
+
+        A bundle's engine is used if it can run here, else its ONNX file, with a ``CornerNetWarning``.
 
         Args:
             path: The bundle or the file.
             backend: Name of the one to use; by default the best that can run here.
             flip: As for the class.
             scales: As for the class.
+            allow_engine_code: Whether a portable engine may run the code that it carries.
 
         Raises:
             SizeError: The scales are no distinct positive numbers.
             BundleError: ``path`` is neither, or the bundle is broken or newer than this version.
             ModelError: The model file cannot be loaded, or is not a CornerNet of ours.
-            BackendError: The backend is unknown or not installed.
+            BackendError: The backend is unknown or not installed, or the engine cannot run here and was asked for.
+            PluginError: ``CORNERNET_PLUGIN`` names something else than our plugin, and the engine was asked for.
         """
         if backend not in (None, *BACKENDS):
             raise BackendError(f"no backend is called {backend!r}; there are {', '.join(BACKENDS)}")
-        from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
         path = Path(path)
         try:
             exists, is_folder = path.exists(), path.is_dir()
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-        spec = None
         if is_folder:
-            spec = read_manifest(path).spec
-            path = path / ONNX_NAME
-        elif path.suffix != ".onnx":
+            manifest = read_manifest(path, check_engine=backend != "onnxruntime")
+            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
+            return cls(network, manifest.spec, flip=flip, scales=scales)
+        if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
-        network = OnnxRuntimeBackend(path, spec)
-        return cls(network, network.spec, flip=flip, scales=scales)
+        if backend == "tensorrt":
+            raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
+        from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
+
+        file = OnnxRuntimeBackend(path)
+        return cls(file, file.spec, flip=flip, scales=scales)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -186,3 +200,22 @@ class Detector:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool) -> Backend:
+    """Return the engine of a bundle if it can run here, else its ONNX file, unless one of them is asked for."""
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
+
+    record = manifest.engine
+    if record is None and backend == "tensorrt":
+        raise BackendError(f"{folder} has no engine; build it: cornernet-export {folder} --engine")
+    if record is not None and backend != "onnxruntime":
+        from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
+
+        try:
+            return TensorRTBackend(folder / ENGINE_NAME, manifest.spec, record, allow_code=allow_code)
+        except (BackendError, PluginError) as error:
+            if backend == "tensorrt":
+                raise
+            warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
+    return OnnxRuntimeBackend(folder / ONNX_NAME, manifest.spec)

@@ -117,6 +117,7 @@ _NEEDS = {
     "measure accuracy": ("pycocotools",),
     "train": ("torch", "safetensors"),
 }
+_ENGINE_NEEDS = {"gpu": "GPU", "tensorrt": "TensorRT", "cuda_python": "CUDA Python"}
 
 
 def diagnose() -> Report:
@@ -142,8 +143,10 @@ def diagnose() -> Report:
         _tool_fact("ffmpeg"),
     )
     sound = all(fact.state == "ok" for fact in base)
-    backends = ("onnxruntime",) if providers and sound else ()
-    can, cannot = _abilities({fact.key for fact in facts if fact.state == "ok"} | {*backends}, backends)
+    ok = {fact.key for fact in facts if fact.state == "ok"}
+    ready = {"tensorrt": ok >= {*_ENGINE_NEEDS}, "onnxruntime": bool(providers)}
+    backends = tuple(name for name, here in ready.items() if here and sound)
+    can, cannot = _abilities(ok | {*backends}, backends)
     usable = bool(backends) and all(fact.state != "problem" for fact in facts)
     return Report(__version__, usable, can, cannot, backends, providers, gpus, facts)
 
@@ -151,8 +154,8 @@ def diagnose() -> Report:
 def _abilities(ok: set[str], backends: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what can and what cannot be done with the things that are ``ok``."""
     can, cannot = [], []
-    if backends:
-        can.append(f"detect on the CPU ({', '.join(_ROWS[name][0] for name in backends)})")
+    if "onnxruntime" in backends:
+        can.append(f"detect on the CPU ({_ROWS['onnxruntime'][0]})")
     else:
         broken = [_ROWS[key][0] for key in ("numpy", "opencv") if key not in ok]
         cannot.append(f"detect (no {', no '.join(broken) or 'ONNX Runtime'})")
@@ -162,8 +165,11 @@ def _abilities(ok: set[str], backends: tuple[str, ...]) -> tuple[tuple[str, ...]
             cannot.append(f"{what} (no {', no '.join(lacks)})")
         else:
             can.append(what)
-    reason = "no GPU" if "gpu" not in ok else "no TensorRT" if "tensorrt" not in ok else "not in this version"
-    cannot.append(f"TensorRT engine ({reason})")
+    lacks = [name for key, name in _ENGINE_NEEDS.items() if key not in ok]
+    if lacks:
+        cannot.append(f"TensorRT engine (no {lacks[0]})")
+    else:
+        can.append("TensorRT engine")
     return tuple(can), tuple(cannot)
 
 
@@ -255,7 +261,7 @@ def _tensorrt_fact() -> Fact:
     if not full and not lean:
         return _fact("tensorrt", "missing")
     version = next(iter(_installed("tensorrt").values()), "version unknown")
-    return _fact("tensorrt", "ok", version if full else f"{version}, lean: runs engines, builds none")
+    return _fact("tensorrt", "ok", version) if full else _fact("tensorrt", "missing", f"lean only, {version}")
 
 
 def _plugin_fact() -> Fact:

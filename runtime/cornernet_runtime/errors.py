@@ -33,6 +33,10 @@ class KernelError(BackendError):
     """A CUDA kernel cannot be compiled or launched here."""
 
 
+class EngineError(CornerNetError):
+    """A TensorRT engine cannot be built here, or is not what was asked for."""
+
+
 class SizeError(CornerNetError):
     """An input size that the network cannot take."""
 
@@ -47,3 +51,7 @@ class OutputError(CornerNetError):
 
 class VerificationError(CornerNetError):
     """A stage of the deployment differs from the one before by more than its tolerance."""
+
+
+class CornerNetWarning(UserWarning):
+    """Something was done in another way than the user may expect; the command lines print it on one line."""

@@ -39,8 +39,8 @@ class CornerMaps:
     def __len__(self) -> int:
         return len(self.tl_heat)
 
-    def __getitem__(self, index: int) -> CornerMaps:
-        """Return the maps of one picture of the batch, as views."""
+    def __getitem__(self, index: int | NDArray[np.intp]) -> CornerMaps:
+        """Return the maps of one picture of the batch, as views, or of several, copied."""
         return CornerMaps(*(getattr(self, name)[index] for name in OUTPUT_NAMES))
 
 

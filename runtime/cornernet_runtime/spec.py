@@ -19,6 +19,7 @@ NmsMethod = Literal["gaussian", "linear", "hard"]
 Precision = Literal["fp32", "fp16", "int8"]
 Geometry = Literal["fit", "native"]
 Size = tuple[int, int]  # height, width
+Batch = tuple[int, int, int]  # smallest, usual, largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ class ModelSpec:
         input_size: Height and width of the network input, pixels; the first of several, the usual one where any goes.
         largest_size: Largest height and width that the file accepts; corner pooling is silently wrong beyond.
         other_sizes: Further sizes that the file accepts.
-        dynamic: Whether the file accepts every size of the modulus up to the largest, and batches.
+        dynamic: Whether the file accepts every size of the modulus up to the largest, and every batch.
+        batch: Smallest, usual and largest batch; an engine is tuned for the usual one.
         geometry: How a frame becomes input. ``fit``: scaled into the input, aspect kept, centred. ``native``: at its
             own resolution, centred in the next size of the modulus, as in the original's test code; needs ``dynamic``.
         normalisation: Grey levels to input.
@@ -129,6 +131,7 @@ class ModelSpec:
     largest_size: Size
     other_sizes: tuple[Size, ...] = ()
     dynamic: bool = False
+    batch: Batch = (1, 1, 1)
     geometry: Geometry = "fit"
     normalisation: Normalisation = field(default_factory=Normalisation)
     decode: DecodeParameters = field(default_factory=DecodeParameters)
@@ -151,6 +154,9 @@ class ModelSpec:
                     raise RecordError(f"{name}: expected at most {self.largest_size}, got {size}")
         if len(set(self.sizes)) < len(self.sizes):
             raise RecordError(f"other_sizes: expected distinct sizes, got {self.sizes}")
+        smallest, usual, most = self.batch
+        if not 1 <= smallest <= usual <= most:
+            raise RecordError(f"batch: expected 1 <= smallest <= usual <= largest, got {self.batch}")
         if self.geometry == "native" and not self.dynamic:
             raise RecordError("geometry: native needs a model that is dynamic")
 
@@ -169,6 +175,11 @@ class ModelSpec:
     def fixed(self) -> bool:
         """Whether ``input_size`` is the only size that the file accepts."""
         return not self.dynamic and not self.other_sizes
+
+    @property
+    def free_batch(self) -> bool:
+        """Whether the file accepts several batches; one of a fixed batch accepts one picture."""
+        return self.dynamic or self.batch != (1, 1, 1)
 
     def check_input_size(self, size: Size) -> None:
         """Raise SizeError unless the model computes this height and width correctly."""

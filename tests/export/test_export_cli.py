@@ -160,7 +160,7 @@ def test_side_car_says_what_the_bundle_is(run):
     assert data["producer"] == f"cornernet-trt {__version__}"
     assert data["spec"] == to_json(replace(SMALL_SPEC, input_size=(47, 31), largest_size=(47, 31)))
     assert data["files"] == {"model.onnx": hashlib.sha256((output / "model.onnx").read_bytes()).hexdigest()}
-    assert set(data) == {"schema_version", "producer", "spec", "files", "verification"}
+    assert set(data) == {"schema_version", "producer", "spec", "files", "verification", "engine"}
 
 
 def test_side_car_keeps_what_was_compared(run):

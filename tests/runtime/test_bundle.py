@@ -73,7 +73,7 @@ def test_a_manifest_comes_back_equal(bundle):
 
 def test_bundle_json_is_an_object_with_these_keys(bundle):
     data = json.loads((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
-    assert list(data) == ["schema_version", "producer", "spec", "files", "verification"]
+    assert list(data) == ["schema_version", "producer", "spec", "files", "verification", "engine"]
     assert data["schema_version"] == SCHEMA_VERSION
     assert data["spec"]["input_size"] == [63, 95]
     assert data["files"][ONNX_NAME] == hashlib.sha256(b"the network").hexdigest()

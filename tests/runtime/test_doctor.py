@@ -215,8 +215,18 @@ def test_nothing_can_run_without_onnxruntime(hide, capsys):
     assert "ONNX Runtime: not installed: no model can run (type: pip install onnxruntime)" in output.err
 
 
-def test_backends_are_those_that_the_detector_has():
-    assert diagnose().backends == BACKENDS
+@pytest.mark.parametrize("missing", [None, "gpu", "tensorrt", "cuda_python"])
+def test_backends_are_those_of_the_detector_that_can_run_here(monkeypatch, missing):
+    def fact(key):
+        return doctor._fact(key, "missing" if key == missing else "ok")
+
+    package = doctor._package_fact
+    monkeypatch.setattr(doctor, "_gpu_fact", lambda: ((), fact("gpu")))
+    monkeypatch.setattr(doctor, "_tensorrt_fact", lambda: fact("tensorrt"))
+    monkeypatch.setattr(doctor, "_package_fact", lambda key: fact(key) if key == "cuda_python" else package(key))
+    report = diagnose()
+    assert report.backends == (BACKENDS if missing is None else ("onnxruntime",))
+    assert ("TensorRT engine" in report.can) == (missing is None)
 
 
 def test_onnxruntime_that_does_not_load_is_a_problem_with_the_reason(tmp_path):
@@ -249,7 +259,7 @@ def test_lean_tensorrt_is_named_as_such(install, tmp_path, monkeypatch):
     (tmp_path / "site" / "tensorrt_lean_bindings").mkdir()
     (tmp_path / "site" / "tensorrt_lean_bindings" / "__init__.py").write_text("raise ImportError")
     fact = facts()["tensorrt"]
-    assert (fact.state, fact.value) == ("ok", "11.4.0.1, lean: runs engines, builds none")
+    assert (fact.state, fact.value) == ("missing", "lean only, 11.4.0.1")
 
 
 def test_plugin_is_looked_for_at_the_path_in_the_environment(monkeypatch, tmp_path):

@@ -65,7 +65,7 @@ def test_a_spec_comes_back_equal(spec):
 
 
 def test_a_spec_without_any_default_comes_back_equal():
-    spec = replace(SPEC, other_sizes=((127, 255),), dynamic=True, geometry="native")
+    spec = replace(SPEC, other_sizes=((127, 255),), dynamic=True, batch=(1, 2, 3), geometry="native")
     plain = ModelSpec("a", ("b",), 1, 1, (1, 1), (1, 1))
     alike = [field.name for field in fields(ModelSpec) if getattr(spec, field.name) == getattr(plain, field.name)]
     assert alike == []

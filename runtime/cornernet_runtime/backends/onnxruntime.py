@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = "cornernet"
-MAX_BATCH = 2  # of a file that takes any: on a CPU more pictures a run save no time and cost memory
+MAX_BATCH = (
+    2  # of a file that takes any, unless exported for more: on a CPU more pictures a run save no time and cost memory
+)
 
 
 class OnnxRuntimeBackend:
@@ -59,7 +61,7 @@ class OnnxRuntimeBackend:
         self.spec = spec or _embedded_spec(session, str(path))
         _check_model(session, self.spec, str(path))
         batch = session.get_inputs()[0].shape[0]
-        self.max_batch = batch if isinstance(batch, int) else MAX_BATCH
+        self.max_batch = batch if isinstance(batch, int) else max(self.spec.batch[2], MAX_BATCH * self.spec.dynamic)
         self._session = session
 
     def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
@@ -96,6 +98,9 @@ def _check_model(session: Any, spec: ModelSpec, source: str) -> None:  # noqa: A
     if list(inputs) != [INPUT_NAME] or found != expected:
         sides = ", ".join(map(str, spec.input_size)) if spec.fixed else "height, width"
         raise ModelError(f"{source}: expected one input {INPUT_NAME} [batch, 3, {sides}], got {inputs}")
+    batch = inputs[INPUT_NAME][0]
+    if spec.free_batch and isinstance(batch, int):
+        raise ModelError(f"{source}: its metadata says batches of up to {spec.batch[2]}, its input takes {batch} only")
     for item in (*session.get_inputs(), *session.get_outputs()):
         if item.type != "tensor(float)":
             raise ModelError(f"{source}: {item.name} is {item.type}, not float32; export it with cornernet-export")

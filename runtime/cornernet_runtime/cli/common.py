@@ -6,11 +6,12 @@ import argparse
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
-from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.errors import CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,9 @@ def run_command(function: Callable[[], int]) -> int:
     Anything else is a defect, and its traceback is wanted.
     """
     try:
-        return function()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return function()
     except CornerNetError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
         return 1
@@ -36,6 +39,21 @@ def run_command(function: Callable[[], int]) -> int:
         # Whoever read our output has stopped; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours on one line, for the line of code that it comes from is no user's concern."""
+    if issubclass(category, CornerNetWarning):
+        print(f"warning: {message}", file=file or sys.stderr)
+        return
+    print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def add_view_options(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ _TITLES = {
     "system": "Installation",
     "run": "Running models",
     "export": "Export, training, accuracy",
-    "gpu": "GPU and TensorRT (this version does not use them yet)",
+    "gpu": "GPU and TensorRT",
     "other": "OpenVINO and video (this version does not use them yet)",
 }
 _STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}

@@ -1,0 +1,120 @@
+"""A GPU through cuda.core: its primary context, which other libraries share, a stream, and memory.
+
+Importing this probes nothing; ``CudaDevice`` does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cornernet_runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+INSTALL = 'pip install "cuda-core[cu13]"'
+MIB = 2**20
+
+
+class CudaDevice:
+    """A GPU, made current in this thread, and one stream of its own on it.
+
+    Args:
+        number: Of the GPU.
+
+    Attributes:
+        name: Of the GPU.
+        compute_capability: Such as ``9.0``.
+        stream: A ``cuda.core.Stream`` that waits for no other.
+
+    Raises:
+        BackendError: cuda.core is not installed, there is no such GPU, or its driver is too old.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self._core, self._driver = _bindings()
+        try:
+            self._device = self._core.Device(number)
+            self._device.set_current()
+            capability = self._device.compute_capability
+            self.name = str(self._device.name)
+            self.stream: Any = self._device.create_stream()
+        except Exception as error:  # no driver, one too old, no such GPU: cuda.core has no common base
+            raise BackendError(_why_unusable(number, error)) from error
+        self.compute_capability = f"{capability.major}.{capability.minor}"
+
+    @property
+    def handle(self) -> int:
+        """Address of the stream (``CUstream``)."""
+        return int(self.stream.handle)
+
+    def free_memory(self) -> int:
+        """Return how many bytes of the GPU's memory are free.
+
+        Raises:
+            BackendError: The driver does not tell.
+        """
+        status, free, _total = self._driver.cuMemGetInfo()
+        if int(status) != 0:
+            raise BackendError(f"the free memory of {self.name} cannot be read: {status.name}")
+        return int(free)
+
+    def allocate(self, size: int, purpose: str) -> Any:  # noqa: ANN401 - cuda.core is an extra
+        """Return a ``cuda.core.Buffer`` of so many bytes on the GPU.
+
+        Raises:
+            BackendError: There is not so much memory.
+        """
+        try:
+            return self._device.allocate(size, stream=self.stream)
+        except Exception as error:
+            raise BackendError(self._why_no_memory(size, purpose, error)) from error
+
+    def allocate_pinned(self, size: int, purpose: str) -> Any:  # noqa: ANN401
+        """Return a ``cuda.core.Buffer`` of so many bytes of host memory that the GPU reads and writes by itself.
+
+        Raises:
+            BackendError: There is not so much memory.
+        """
+        try:
+            return self._core.LegacyPinnedMemoryResource().allocate(size)
+        except Exception as error:
+            raise BackendError(self._why_no_memory(size, purpose, error)) from error
+
+    def part(self, buffer: Any, size: int) -> Any:  # noqa: ANN401
+        """Return the first ``size`` bytes of a buffer as a buffer; it owns nothing, so ``buffer`` must outlive it."""
+        return self._core.Buffer.from_handle(int(buffer.handle), size)
+
+    def _why_no_memory(self, size: int, purpose: str, error: Exception) -> str:
+        if "OUT_OF_MEMORY" not in str(error):
+            return f"{purpose}: memory of {self.name} cannot be had: {error}"
+        return (
+            f"{purpose}: {size / MIB:.0f} MiB were asked for and {self.free_memory() / MIB:.0f} MiB of {self.name} are "
+            "free; close what else uses the GPU, or build the engine with a smaller --batch or --size"
+        )
+
+
+def host_floats(buffer: Any, count: int) -> NDArray[np.float32]:  # noqa: ANN401
+    """Return the first ``count`` floats of a pinned buffer as a float32 array [count]; ``buffer`` must outlive it."""
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(buffer.handle)))
+
+
+def _bindings() -> tuple[Any, Any]:
+    try:
+        from cuda import core  # noqa: PLC0415 - an extra
+        from cuda.bindings import driver  # noqa: PLC0415
+    except ImportError as error:
+        raise BackendError(f"NVIDIA's Python bindings are not installed; {INSTALL}") from error
+    return core, driver
+
+
+def _why_unusable(number: int, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # The last is what the bindings say of a function that came with a later driver.
+    too_old = ("INSUFFICIENT_DRIVER", "SYSTEM_DRIVER_MISMATCH", 'Function "cu')
+    if any(mark in text for mark in too_old):
+        return f"the NVIDIA driver is too old for the installed CUDA packages ({text}); update the driver"
+    return f"GPU {number} cannot be used: {text or type(error).__name__}; cornernet-doctor shows what there is"

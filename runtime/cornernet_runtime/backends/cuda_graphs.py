@@ -1,0 +1,102 @@
+"""Work on a stream that is captured once for each shape and replayed from then on.
+
+A CUDA graph freezes addresses and shapes, so there is one a shape; the least recently used goes when there are many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+Key = TypeVar("Key", bound="Hashable")
+LIMIT = 8  # shapes kept: pictures of a stream have one, flip and scales a few
+
+
+@dataclass(slots=True)
+class _Entry:
+    enqueue: Callable[[], None]
+    graph: Any = None  # a cuda.core Graph; None until captured
+
+
+class ShapeGraphs(Generic[Key]):
+    """Runs work of several shapes on one stream, as CUDA graphs where that is possible.
+
+    The first run of a shape enqueues the work and waits for it, since TensorRT puts off a part of its preparation until
+    then, and captures it after that. If capture fails, the user is told once and work is enqueued each time.
+
+    Args:
+        stream: The ``cuda.core.Stream``.
+        prepare: Given a shape, returns the function that enqueues its work on the stream. It is called again when the
+            shape comes back after it was let go of, so nothing that it allocates may be lasting.
+        limit: How many shapes are kept.
+    """
+
+    def __init__(self, stream: Any, prepare: Callable[[Key], Callable[[], None]], limit: int = LIMIT) -> None:  # noqa: ANN401
+        self._stream = stream
+        self._prepare = prepare
+        self._limit = limit
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._capturing = True
+
+    def run(self, key: Key) -> None:
+        """Enqueue the work of a shape; the caller waits for the stream."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._run_first(key)
+            return
+        self._entries.move_to_end(key)
+        if entry.graph is None:
+            entry.enqueue()
+        else:
+            entry.graph.launch(self._stream)
+
+    def close(self) -> None:
+        """Let go of all shapes; the stream must have nothing left to do."""
+        while self._entries:
+            self._forget_oldest()
+
+    def _run_first(self, key: Key) -> None:
+        while len(self._entries) >= self._limit:
+            self._stream.sync()
+            self._forget_oldest()
+        entry = _Entry(self._prepare(key))
+        entry.enqueue()
+        self._stream.sync()
+        self._entries[key] = entry
+        if self._capturing:
+            entry.graph = self._capture(entry.enqueue)
+
+    def _capture(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401
+        builder = self._stream.create_graph_builder()
+        try:
+            builder.begin_building("thread_local")  # what other threads do meanwhile is no concern of this capture
+            enqueue()
+            return builder.end_building().complete()
+        except Exception as error:  # noqa: BLE001 - cuda.core has no common base
+            self._capturing = False
+            with contextlib.suppress(Exception):  # a capture that failed is over, or ends here
+                if builder.is_building:
+                    builder.end_building()
+            reason = str(error) if isinstance(error, CornerNetError) else f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"the network cannot be captured as a CUDA graph and is launched layer by layer, slower: {reason}",
+                CornerNetWarning,
+                stacklevel=2,
+            )
+            return None
+        finally:
+            with contextlib.suppress(Exception):
+                builder.close()
+
+    def _forget_oldest(self) -> None:
+        _, entry = self._entries.popitem(last=False)
+        if entry.graph is not None:
+            entry.graph.close()
