@@ -22,6 +22,7 @@ class Rectangles:
     """Pictures of the input's size with one bright rectangle each; fast to make, and easy to learn."""
 
     class_names = ("wide", "tall")
+    identity = "rectangles"
     warnings = ()
 
     def __init__(self, count=2):

@@ -30,6 +30,7 @@ class Planted:
     """Scenes given one by one."""
 
     class_names = SMALL_SPEC.class_names
+    identity = "these"
 
     def __init__(self, *scenes):
         self.scenes = scenes
