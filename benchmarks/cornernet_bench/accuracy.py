@@ -103,9 +103,10 @@ def evaluate(
         raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(categories)}")
     ids = [categories[name] for name in detector.class_names]
     notes = list(data.notes)
-    if foreign := {name: key for name, key in categories.items() if key not in ids and truth.getAnnIds(catIds=key)}:
-        count = len(truth.getAnnIds(catIds=list(foreign.values())))
-        notes.append(f"{count} objects of {some(list(foreign))}, which the model does not know, count as not found")
+    objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
+    if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:
+        kinds = some([name for name, key in categories.items() if key in foreign])
+        notes.append(f"{len(foreign)} objects of {kinds}, which the model does not know, count as not found")
     rows: list[dict[str, Any]] = []
     seconds, scaled_down = 0.0, 0
     for image_id in track(truth.getImgIds()):
@@ -139,7 +140,7 @@ def evaluate(
         curves=curves,
         notes=tuple(notes),
         pictures=len(truth.imgs),
-        objects=sum(not row["iscrowd"] for row in truth.dataset["annotations"]),
+        objects=len(objects),
         detect_ms=1000 * seconds / len(truth.imgs),
         scaled_down=scaled_down,
     )

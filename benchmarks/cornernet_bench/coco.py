@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
 SHOWN = 3  # names in a message
+MOST_PIXELS = 2**31  # of a side
 SAMPLED = 16  # pictures whose size is compared with the one listed
 
 
@@ -79,10 +81,15 @@ def read_coco(annotations: Path, images: Path) -> CocoSet:
 def has_pixels(box: list[float], picture: dict[str, Any]) -> bool:
     """Say whether a box, left top width height, has area within its picture, whose size the file may not say."""
     left, top, width, height = box
-    most_x, most_y = picture.get("width") or float("inf"), picture.get("height") or float("inf")
+    most_x, most_y = _extent(picture)
     wide = min(left + width, most_x) - max(left, 0)
     high = min(top + height, most_y) - max(top, 0)
     return width > 0 and height > 0 and wide > 0 and high > 0  # NaN is none of it
+
+
+def _extent(picture: dict[str, Any]) -> tuple[float, float]:
+    """Return width and height as listed; infinity where they are not."""
+    return picture.get("width") or math.inf, picture.get("height") or math.inf
 
 
 def some(names: list[str]) -> str:
@@ -105,6 +112,11 @@ def _rows(data: Any, section: str, field: str | None = None) -> Any:  # noqa: AN
         if row["id"] in by_id:
             raise ValueError(f"{name}: id {row['id']!r} is that of {by_id[row['id']][field]} already")
         by_id[row["id"]] = row
+        for side in ("width", "height") if section == "images" else ():
+            if not isinstance(size := row.get(side) or 0, int | float) or not 0 <= size < MOST_PIXELS:
+                raise ValueError(f"{name}: expected a {side} in pixels, got {size!r}")
+    if len({isinstance(key, str) for key in by_id}) > 1:
+        raise ValueError(f"{section}: expected ids of one kind, got numbers and texts")
     names = [row["name"] for row in rows] if section == "categories" else []
     if len(set(names)) < len(names):
         raise ValueError(f"expected categories with distinct names, got {names}")
@@ -126,7 +138,8 @@ def _check_object(row: dict[str, Any], number: int, pictures: dict[Any, Any], ca
     if "bbox" not in row:
         raise ValueError(f"{name} has no bbox: boxes are needed, outlines are not used")
     try:
-        _left, _top, width, height = row["bbox"] = [float(value) for value in row["bbox"]]
+        given = row["bbox"] if isinstance(row["bbox"], list) else []
+        _left, _top, width, height = row["bbox"] = [float(value) for value in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected a bbox of four numbers, got {row['bbox']!r}") from error
     if not isinstance(row.get("area"), int | float):
@@ -141,13 +154,9 @@ def _odd_boxes(objects: list[dict[str, Any]], pictures: dict[Any, dict[str, Any]
         return bool(0 < row["bbox"][2] < 1 and 0 < row["bbox"][3] < 1)
 
     def beyond(row: dict[str, Any]) -> bool:
-        picture = pictures[row["image_id"]]
+        most_x, most_y = _extent(pictures[row["image_id"]])
         left, top, width, height = row["bbox"]
-        reach = (
-            left + width - (picture.get("width") or float("inf")),
-            top + height - (picture.get("height") or float("inf")),
-        )
-        return bool(max(*reach, -left, -top) > 1)
+        return bool(max(left + width - most_x, top + height - most_y, -left, -top) > 1)
 
     seen: set[tuple[Any, ...]] = set()
 

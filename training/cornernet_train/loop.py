@@ -148,13 +148,14 @@ class Trainer:
             self._average.update(self._model, self.step)
             last = self.step == recipe.steps
             validate = self._request.validation is not None and (self.step % recipe.validate_every == 0 or last)
+            stop = interrupt.asked and not last  # read once: who asks after this is heard at the next step
             row = self._log.add(self.step, losses, rate, last=last or validate)
             if validate:
                 self._validate(reporter)
-            if self.step % recipe.save_every == 0 or last or validate or interrupt.asked:
+            if self.step % recipe.save_every == 0 or last or validate or stop:
                 self._save()
             reporter.step(self.step, self._log.summary(), row=row)
-            if interrupt.asked and not last:
+            if stop:
                 reporter.say(
                     f"stopped at step {self.step} of {recipe.steps}, which is saved; --resume goes on from there"
                 )
@@ -209,7 +210,7 @@ class Trainer:
             self._best_ap, self._best_step = ap, self.step
 
     def _save(self) -> None:
-        """Write the state first: what is beside it is made again from it on resuming."""
+        """Write the state before the weights: they are made again from it on resuming."""
         state = TrainingState(
             identity=self._identity,
             step=self.step,
@@ -222,12 +223,13 @@ class Trainer:
             unreadable=self._unreadable,
             random=torch.get_rng_state(),
         )
+        # Without its state the configuration is nothing; a state without it could not say what it is of.
+        write_atomically(self._request.output / CONFIG, json.dumps(self._identity, indent=1) + "\n")
         save_state(self._request.output / STATE, state)
         self._write_results()
 
     def _write_results(self) -> None:
         output = self._request.output
-        write_atomically(output / CONFIG, json.dumps(self._identity, indent=1) + "\n")
         save_checkpoint(output / LAST, self._average.model, self._spec)
         if self._best_ap is not None and self._best_step == self.step:
             save_checkpoint(output / BEST, self._average.model, self._spec)
@@ -236,8 +238,10 @@ class Trainer:
         """Take up the state on disk and return its log."""
         path = self._request.output / STATE
         state = load_state(path)
-        if self._request.checkpoint is None:  # its weights are in the state
+        if self._request.checkpoint is None:  # its weights are in the state, all else of it in the last weights
             self._identity["checkpoint"] = state.identity.get("checkpoint")
+            if self._identity["checkpoint"] and not (self._request.output / LAST).exists():
+                raise CornerNetError(f"{path} began with a checkpoint, and there is no {LAST} yet: add --checkpoint")
         check_identity(path, state.identity, self._identity)
         self._model.load_state_dict(state.model)
         self._average.model.load_state_dict(state.average)
@@ -280,14 +284,14 @@ def gradients(model: CornerNet, batch: Batch, recipe: Recipe) -> tuple[Losses, f
 
 def _begin(request: FitRequest, pictures: Pictures) -> tuple[CornerNet, ModelSpec, list[str]]:
     """Return the network before its first step, its spec, and what people should know."""
-    recipe = request.recipe
-    if request.checkpoint is not None:
-        checkpoint = load_checkpoint(request.checkpoint)
+    recipe, path = request.recipe, request.checkpoint
+    if path is None and request.resume and (request.output / LAST).exists():
+        path = request.output / LAST  # has the network and the spec of the checkpoint that training began with
+    if path is not None:
+        checkpoint = load_checkpoint(path)
         name = checkpoint.model.config.name
         if name in RECIPES and name != recipe.arch:
-            raise CornerNetError(
-                f"{request.checkpoint} is a {name}, and the recipe is for {recipe.arch}: --config {name}"
-            )
+            raise CornerNetError(f"{path} is a {name}, and the recipe is for {recipe.arch}: --config {name}")
         return adapt(checkpoint, pictures.class_names, recipe.input_size)
     config = preset(recipe.arch, classes=len(pictures.class_names))
     spec = ModelSpec(
@@ -307,12 +311,12 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
     Raises:
         OutputError: It holds a training that is not to be resumed, none that is, or cannot be written.
     """
-    make_folder(output)
     held = [name for name in (STATE, LAST, BEST) if (output / name).exists()]
     if resume and not (output / STATE).exists():
         raise OutputError(f"{output / STATE}: no such file, so there is nothing to resume; leave --resume away")
     if held and not resume:
         raise OutputError(f"{output / held[0]} exists: add --resume to go on with it, or choose another folder")
+    make_folder(output)
     for name in (STATE, CONFIG, LOG, PLOT, LAST, BEST):
         for abandoned in output.glob(f".{name}.*"):  # half-written when an earlier run was killed
             abandoned.unlink(missing_ok=True)

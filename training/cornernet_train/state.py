@@ -54,7 +54,12 @@ def save_state(path: Path, state: TrainingState) -> None:
     """
     content = {field.name: getattr(state, field.name) for field in fields(state)}
     with open_atomically(path) as stream:
-        torch.save({"version": VERSION, **content}, stream)
+        try:
+            torch.save({"version": VERSION, **content}, stream)
+        except RuntimeError as error:  # PyTorch ends its archive even where the disk is full, and complains of that
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> TrainingState:
