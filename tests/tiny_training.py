@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -22,6 +24,7 @@ class Rectangles:
     """Pictures of the input's size with one bright rectangle each; fast to make, and easy to learn."""
 
     class_names = ("wide", "tall")
+    identity = "rectangles"
     warnings = ()
 
     def __init__(self, count=2):
@@ -39,6 +42,25 @@ class Rectangles:
 
     def name(self, index):
         return f"rectangle {index}"
+
+
+def coco_folder(folder, pictures=3, broken=()):
+    """Write a set of rectangles; those in ``broken`` are no pictures."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for index in range(pictures):
+        scene = Rectangles()[index]
+        content = b"no picture" if index in broken else cv2.imencode(".png", scene.image)[1].tobytes()
+        (folder / "images" / f"{index}.png").write_bytes(content)
+        images.append({"id": index, "file_name": f"{index}.png", "width": 63, "height": 63})
+        x1, y1, x2, y2 = scene.boxes[0].tolist()
+        annotations.append(
+            {"id": index + 1, "image_id": index, "category_id": 5 + 4 * (index % 2), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        )
+    categories = [{"id": 5, "name": "wide"}, {"id": 9, "name": "tall"}]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
 
 
 def killable(output, *, resume):

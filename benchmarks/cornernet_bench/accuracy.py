@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cornernet_bench.coco import read_coco, some
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
@@ -52,7 +53,9 @@ class Accuracy:
         per_class: AP of each class by name, points of 100; NaN where the data set has none of it.
         curves: Precision [101] at each of ``RECALLS``, 0 to 1, mean over the classes, by the overlap that counts as
             found.
+        notes: What looks wrong with the data set, for people.
         pictures: How many.
+        objects: How many there are to find.
         detect_ms: Mean time that a picture took from frame to boxes, milliseconds; to compare roughly, not a benchmark.
         scaled_down: Pictures that exceed the largest size of a model that takes them at their own resolution.
     """
@@ -60,7 +63,9 @@ class Accuracy:
     metrics: dict[str, float]
     per_class: dict[str, float]
     curves: dict[str, NDArray[np.float64]]
+    notes: tuple[str, ...]
     pictures: int
+    objects: int
     detect_ms: float
     scaled_down: int
 
@@ -81,20 +86,31 @@ def evaluate(
         track: Wraps the image ids to show progress.
 
     Raises:
-        FrameError: The annotations or a picture cannot be read, or a class of the model is no category.
+        FrameError: The annotations or a picture cannot be read, a picture is missing, or a class of the model is no
+            category.
     """
     from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - an extra, and slow to import
 
-    truth = _read(annotations)
-    categories = {category["name"]: key for key, category in truth.cats.items()}
+    data = read_coco(annotations, images)
+    truth, categories = data.truth, data.categories
+    if data.absent:
+        raise FrameError(
+            f"{images}: {len(data.absent)} of the {len(data.paths)} pictures of {annotations.name} are not there: "
+            f"{some([path.name for path in data.absent])}"
+        )
     unknown = [name for name in detector.class_names if name not in categories]
     if unknown:
         raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(categories)}")
     ids = [categories[name] for name in detector.class_names]
+    notes = list(data.notes)
+    objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
+    if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:
+        kinds = some([name for name, key in categories.items() if key in foreign])
+        notes.append(f"{len(foreign)} objects of {kinds}, which the model does not know, count as not found")
     rows: list[dict[str, Any]] = []
     seconds, scaled_down = 0.0, 0
     for image_id in track(truth.getImgIds()):
-        frame = read_picture(images / truth.imgs[image_id]["file_name"])
+        frame = read_picture(data.paths[image_id])
         begin = time.perf_counter()
         detections = detector(frame)
         seconds += time.perf_counter() - begin
@@ -122,31 +138,12 @@ def evaluate(
         metrics=dict(zip(METRICS, points.tolist(), strict=True)),
         per_class=dict(zip(detector.class_names, own.tolist(), strict=True)),
         curves=curves,
+        notes=tuple(notes),
         pictures=len(truth.imgs),
+        objects=len(objects),
         detect_ms=1000 * seconds / len(truth.imgs),
         scaled_down=scaled_down,
     )
-
-
-def _read(annotations: Path) -> COCO:
-    """Read and check a data set; sets of boxes often lack ``area`` and ``iscrowd``, which pycocotools needs."""
-    from pycocotools.coco import COCO  # noqa: PLC0415 - an extra, and slow to import
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO(str(annotations))
-        for part in ("images", "annotations", "categories"):
-            _ = [row["id"] for row in truth.dataset[part]]
-        _ = [image["file_name"] for image in truth.dataset["images"]]
-        for row in truth.dataset["annotations"]:
-            _left, _top, width, height = row["bbox"]
-            row.setdefault("area", width * height)
-            row.setdefault("iscrowd", 0)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise FrameError(f"{annotations}: not COCO annotations ({type(error).__name__}: {error})") from error
-    if not truth.imgs:
-        raise FrameError(f"{annotations}: lists no picture")
-    return truth
 
 
 def _results(truth: COCO, rows: list[dict[str, Any]]) -> COCO:

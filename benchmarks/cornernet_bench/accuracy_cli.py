@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cornernet_bench.models import CHECKPOINTS
-from cornernet_runtime.cli.common import add_view_options, console_for_people, scales_note, too_large_note
+from cornernet_runtime.cli.common import add_view_options, console_for_people, count_of, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.detector import Detector
 
 CURVE_FORMATS = (".png", ".svg", ".pdf")
-COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+COMPARED = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -70,6 +70,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 track, description=escape(path), console=console, transient=True, disable=not console.is_terminal
             )
             accuracy = evaluate(detector, arguments.annotations, arguments.images, show)
+            for line in accuracy.notes if not rows else ():
+                console.print(f"note: {arguments.annotations}: {line}", soft_wrap=True, markup=False)
             rows.append(Row(path, detector, accuracy))
             for note in (
                 scales_note(arguments.scales, detector.scales),
@@ -123,6 +125,7 @@ def _report(row: Row) -> dict[str, Any]:
         "flip": detector.flip,
         "scales": list(detector.scales),
         "pictures": accuracy.pictures,
+        "objects": accuracy.objects,
         "scaled_down": accuracy.scaled_down,
         "detect_ms": accuracy.detect_ms,
         **_without_nan(accuracy.metrics),
@@ -133,7 +136,7 @@ def _report(row: Row) -> dict[str, Any]:
 def _print_one(console: Console, row: Row) -> None:
     accuracy = row.accuracy
     console.print(
-        f"{row.name}: {accuracy.pictures} pictures, about {accuracy.detect_ms:.1f} ms each from frame to boxes; "
+        f"{row.name}: {_extent(accuracy)}, about {accuracy.detect_ms:.1f} ms a picture from frame to boxes; "
         "COCO metrics, points of 100",
         soft_wrap=True,
         markup=False,
@@ -147,7 +150,7 @@ def _print_one(console: Console, row: Row) -> None:
 
 
 def _print_several(console: Console, rows: list[Row]) -> None:
-    console.print(f"{rows[0].accuracy.pictures} pictures; about ms from frame to boxes, COCO metrics in points of 100")
+    console.print(f"{_extent(rows[0].accuracy)}; about ms from frame to boxes, COCO metrics in points of 100")
     table = Table("model", box=box.SIMPLE_HEAD)
     for heading in ("ms", *COMPARED.values()):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -155,6 +158,10 @@ def _print_several(console: Console, rows: list[Row]) -> None:
         points = [_points(row.accuracy.metrics[name]) for name in COMPARED]
         table.add_row(escape(row.name), f"{row.accuracy.detect_ms:.1f}", *points)
     console.print(table)
+
+
+def _extent(accuracy: Accuracy) -> str:
+    return f"{count_of(accuracy.pictures, 'picture')}, {count_of(accuracy.objects, 'object')}"
 
 
 def _points(value: float) -> str:

@@ -37,8 +37,9 @@ def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
     figure = Figure(figsize=(11, max(4.5, 0.22 * len(names))), layout="constrained")
     left, right = figure.subplots(1, 2)
     figure.suptitle(title)
-    for name, precision in accuracy.curves.items():
-        left.plot(RECALLS, precision, label=f"IoU {name}")
+    # Broken lines, for curves of a good model hide each other.
+    for (name, precision), dashes in zip(accuracy.curves.items(), ("-", "--", ":"), strict=True):
+        left.plot(RECALLS, precision, dashes, label=f"IoU {name}")
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     left.grid(alpha=0.3)
     left.legend()
@@ -46,7 +47,7 @@ def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
     right.bar_label(bars, ["-" if math.isnan(value) else f"{value:.1f}" for value in values], padding=3)
     right.set_yticks(range(len(names)), names)
     right.invert_yaxis()
-    right.set(xlabel="AP, points of 100", xlim=(0, 108))
+    right.set(xlabel="AP, points of 100", xlim=(0, 115))
     content = io.BytesIO()
     try:
         figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)

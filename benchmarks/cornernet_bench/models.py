@@ -25,6 +25,8 @@ def open_model(
         CornerNetError: As ``Detector.open`` and ``cornernet_export.torch_backend.open_checkpoint``.
     """
     if Path(path).suffix not in CHECKPOINTS:
+        if (backend or "").startswith("torch"):
+            raise BackendError(f"{path}: {backend} runs checkpoints ({', '.join(CHECKPOINTS)}), and this is none")
         return Detector.open(path, backend, flip=flip, scales=scales)
     from cornernet_export.torch_backend import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import cv2
 import numpy as np
 import pytest
 from conftest import SMALL_SPEC
+from matplotlib.figure import Figure
 
 from cornernet_bench.accuracy import METRICS, RECALLS, evaluate
 from cornernet_bench.curves import draw_curves
@@ -229,18 +231,27 @@ def test_nothing_is_printed(judged, capfd):
 # Data sets that cannot be used.
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", b"\xff\xfe"])
-def test_annotations_that_are_none_are_an_error_that_names_the_file(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "cannot be read as COCO annotations (JSONDecodeError: "),
+        ("{", "cannot be read as COCO annotations (JSONDecodeError: "),
+        ("[]", "not COCO annotations: expected a list of objects under 'images'"),
+        ("7", "not COCO annotations: expected a list of objects under 'images'"),
+        (b"\xff\xfe", "cannot be read as COCO annotations (UnicodeDecodeError: "),
+    ],
+)
+def test_annotations_that_are_none_are_an_error_that_names_the_file(tmp_path, content, said):
     (tmp_path / "a.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(FrameError) as caught:
         evaluate(PlantedDetector({}), tmp_path / "a.json", tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}: not COCO annotations (")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}: {said}")
 
 
 def test_missing_annotations_are_an_error_that_names_the_file(tmp_path):
     with pytest.raises(FrameError) as caught:
         evaluate(PlantedDetector({}), tmp_path / "a.json", tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}: not COCO annotations (FileNotFoundError")
+    assert str(caught.value) == f"{tmp_path / 'a.json'}: cannot be read as COCO annotations (No such file or directory)"
 
 
 @pytest.mark.parametrize("missing", ["categories", "images", "annotations", "file_name"])
@@ -268,7 +279,7 @@ def test_a_missing_picture_is_an_error_that_names_it(tmp_path):
     (tmp_path / "images" / "2.png").unlink()
     with pytest.raises(FrameError) as caught:
         evaluate(PlantedDetector({}), tmp_path / "a.json", tmp_path / "images")
-    assert str(caught.value).startswith(f"{tmp_path / 'images' / '2.png'}: cannot be read")
+    assert str(caught.value) == f"{tmp_path / 'images'}: 1 of the 2 pictures of a.json are not there: 2.png"
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])
@@ -317,6 +328,52 @@ def test_pictures_are_counted_and_timed(judged):
     accuracy = judged({1: [(MEDIUM, "ant")], 2: []}, {}, whole=True)
     assert accuracy.pictures == 2
     assert accuracy.detect_ms > 0
+
+
+def test_the_time_of_a_picture_is_the_mean_in_milliseconds(tmp_path, monkeypatch):
+    write_set(tmp_path, {1: [(MEDIUM, "ant")], 2: []}, {"ant": 3}, CATEGORIES)
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Slow(PlantedDetector):
+        def __call__(self, frame):
+            clock[0] += 0.02 * int(frame[0, 0, 0])
+            return super().__call__(frame)
+
+    # 20 ms and 40 ms.
+    found = evaluate(Slow({}), tmp_path / "a.json", tmp_path / "images").detect_ms
+    assert found == pytest.approx(30, rel=1e-9)
+
+
+def drawn(accuracy, monkeypatch, tmp_path):
+    """Return the two axes of the picture."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw_curves(accuracy, "a title", tmp_path / "curves.png")
+    return figures[0].axes
+
+
+def test_the_lines_drawn_are_precision_over_recall(judged, monkeypatch, tmp_path):
+    truth = {1: [(MEDIUM, "ant"), ([100, 50, 200, 150], "ant")]}
+    accuracy = judged(truth, {1: [(MEDIUM, 0.9, 0), ([100, 50, 172, 150], 0.8, 0)]}, whole=True)
+    left, _ = drawn(accuracy, monkeypatch, tmp_path)
+    assert [line.get_label() for line in left.lines] == ["IoU 0.50", "IoU 0.75", "IoU 0.50 to 0.95"]
+    # At an IoU of 0.5 both are found, at 0.75 the first, and the second at half of the ten overlaps.
+    for line, beyond in zip(left.lines, (1, 0, 0.5), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), np.arange(101) / 100, atol=1e-12)
+        np.testing.assert_allclose(line.get_ydata(), np.where(np.arange(101) <= 50, 1, beyond), atol=1e-9)
+    assert (left.get_xlabel(), left.get_ylabel()) == ("recall", "precision")
+
+
+def test_the_bars_drawn_are_ap_of_each_class(judged, monkeypatch, tmp_path):
+    categories = [*CATEGORIES, {"id": 9, "name": "cat"}]
+    truth = {1: [(MEDIUM, "ant"), (LARGE, "ant"), (SMALL, "bee")]}
+    planted = {1: [(MEDIUM, 0.9, 0), (SMALL, 0.8, 1)]}
+    accuracy = judged(truth, planted, class_names=("ant", "bee", "cat"), categories=categories, whole=True)
+    _, right = drawn(accuracy, monkeypatch, tmp_path)
+    assert [bar.get_width() for bar in right.patches] == pytest.approx([100 * 51 / 101, 100, 0], abs=HAND)
+    assert [label.get_text() for label in right.get_yticklabels()] == ["ant", "bee", "cat"]
+    assert [text.get_text() for text in right.texts] == ["50.5", "100.0", "-"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

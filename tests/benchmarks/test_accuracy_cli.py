@@ -81,8 +81,10 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "pictures", "scaled_down", "detect_ms"]
-    assert list(reports[name]) == [*head, *METRICS, "per_class"]
+    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "pictures", "objects"]
+    assert list(reports[name]) == [*head, "scaled_down", "detect_ms", *METRICS, "per_class"]
+    # Twelve are planted on each picture.
+    assert (reports[name]["pictures"], reports[name]["objects"]) == (PICTURES, 12 * PICTURES)
     assert list(reports[name]["per_class"]) == ["ant", "bee", "cat"]
     numbers = [reports[name][metric] for metric in METRICS]
     assert all(0 <= number <= 100 for number in numbers if number is not None)
@@ -120,7 +122,22 @@ def test_the_table_goes_to_standard_error_when_output_is_no_terminal(bundle_path
     table = dict(line.split()[:2] for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
     numbers = {metric: reports["bundle"][metric] for metric in METRICS}
     assert table == {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
-    assert "onnxruntime" in said.err
+    assert said.err.startswith(f"{bundle_path.name} in onnxruntime, 63x95: 6 pictures, 72 objects, about ")
+    headings = next(line.split() for line in said.err.splitlines() if "metric" in line and "class" in line)
+    assert headings == ["metric", "value", "class", "AP"]
+
+
+def test_what_looks_wrong_with_the_set_is_said_once_for_all_models(bundle_path, data_set, tmp_path, capfd):
+    content = json.loads((data_set / "annotations.json").read_text())
+    content["categories"].append({"id": 99, "name": "dog"})
+    content["annotations"].append({"id": 1, "image_id": 0, "category_id": 99, "bbox": [1, 1, 20, 20]})
+    shutil.copytree(data_set / "images", tmp_path / "images")
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    paths = ["--annotations", str(path), "--images", f"{tmp_path}/images"]
+    assert main(["accuracy", str(bundle_path), str(bundle_path), *paths]) == 0
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note:")]
+    assert notes == [f"note: {path}: 1 objects of dog, which the model does not know, count as not found"]
 
 
 # Opening models.
@@ -141,6 +158,14 @@ def test_paths_may_be_texts(checkpoint_path, bundle_path):
 def test_a_checkpoint_runs_nowhere_else(checkpoint_path):
     with pytest.raises(BackendError, match="export it to run in onnxruntime"):
         open_model(checkpoint_path, "onnxruntime")
+
+
+def test_torch_does_not_run_bundles(bundle_path):
+    for backend in ("torch", "torch-fp16"):
+        said = f"{bundle_path}: {backend} runs checkpoints (.safetensors, .pkl, .pth), and this is none"
+        with pytest.raises(BackendError) as caught:
+            open_model(bundle_path, backend)
+        assert str(caught.value) == said
 
 
 def test_what_is_no_model_is_an_error(tmp_path):
@@ -181,6 +206,8 @@ def test_classes_that_are_no_categories_are_status_1(bundle_path, tmp_path, capf
     images = [{"id": 1, "file_name": "none.png"}]
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "bee"}]}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "none.png"), np.zeros((9, 9, 3), np.uint8))
     assert accuracy(bundle_path, tmp_path) == 1
     assert "no category is named ant, cat; it has ['bee']" in one_error_line(capfd)
 
@@ -188,7 +215,8 @@ def test_classes_that_are_no_categories_are_status_1(bundle_path, tmp_path, capf
 def test_a_missing_picture_is_status_1_and_no_report(bundle_path, data_set, tmp_path, capfd):
     shutil.copy(data_set / "annotations.json", tmp_path)
     assert accuracy(bundle_path, tmp_path, "--json", tmp_path / "report.json") == 1
-    assert f"error: {tmp_path / 'images' / '0.png'}: cannot be read" in capfd.readouterr().err
+    said = f"{tmp_path / 'images'}: 6 of the 6 pictures of annotations.json are not there: 0.png, 1.png, 2.png, ..."
+    assert one_error_line(capfd) == f"error: {said}"
     assert not (tmp_path / "report.json").exists()
 
 
@@ -223,16 +251,24 @@ def test_scales_that_are_none_are_wrong_usage(bundle_path, data_set, capfd, scal
     assert "--scales: expected distinct numbers above 0" in capfd.readouterr().err
 
 
-def test_several_models_stand_side_by_side(checkpoint_path, bundle_path, data_set, reports, tmp_path, capfd):
+def test_several_models_stand_side_by_side(
+    checkpoint_path, bundle_path, data_set, reports, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "120")  # else the names of the models are folded
     paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
     assert main(["accuracy", str(checkpoint_path), str(bundle_path), *paths, "--json", str(tmp_path / "a.json")]) == 0
     models = json.loads((tmp_path / "a.json").read_text())["models"]
     assert [report["backend"] for report in models] == ["torch", "onnxruntime"]
     assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
     lines = [line.split() for line in capfd.readouterr().err.splitlines()]
+    heading = ["model", "ms", "AP", "AP50", "AP75", "small", "medium", "large"]
+    assert heading in lines
     row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime,"])
     assert row[3] == "63x95"
-    assert float(row[5]) == pytest.approx(models[1]["ap"], abs=0.005)
+    columns = dict(zip(heading[2:], row[5:], strict=True))
+    for name, metric in (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75"), ("large", "ap_large")):
+        expected = models[1][metric]
+        assert columns[name] == ("-" if expected is None else f"{expected:.2f}"), name
 
 
 def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):

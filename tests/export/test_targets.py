@@ -288,6 +288,20 @@ def test_no_move_within_the_radius_is_worse_than_the_extremes(width, height):
     assert min(iou_after(width, height, move) for move in moves) >= 0.3 - 1e-9
 
 
+@pytest.mark.parametrize("width", range(1, 17))
+def test_every_move_of_both_corners_of_a_small_box_within_the_radius_keeps_the_iou(width):
+    for height in range(1, 17):
+        radius = corner_radius(width, height)
+        steps = np.arange(-radius, radius + 1)
+        x1, y1, x2, y2 = np.meshgrid(steps, steps, steps + width, steps + height)
+        sides = np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0)
+        shared = np.minimum(x2, width) - np.maximum(x1, 0), np.minimum(y2, height) - np.maximum(y1, 0)
+        overlap = np.maximum(shared[0], 0) * np.maximum(shared[1], 0)
+        iou = overlap / (width * height + sides[0] * sides[1] - overlap)
+        # Whole numbers: only the division rounds.
+        assert iou.min() >= 0.3 - 1e-12, (width, height, radius)
+
+
 @settings(max_examples=100, deadline=None)
 @given(width=sides, height=sides, minimum=st.floats(0.05, 0.95))
 def test_radius_holds_for_other_overlaps(width, height, minimum):

@@ -102,6 +102,41 @@ def test_colours_change_within_their_bounds_and_boxes_do_not():
     assert 1.35 < max(factors) < 1.42
 
 
+class Scripted:
+    """Chance that does one kind of change only, by a factor of 1.5: 0 brightness, 1 contrast, 2 saturation."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def permutation(self, _count):
+        return [self.kind]
+
+    def uniform(self, _low, high):
+        return high
+
+    def random(self):
+        return 0.5
+
+    def normal(self, _mean, _deviation, count):
+        return np.zeros(count)
+
+
+# Grey is 0.114 blue + 0.587 green + 0.299 red: 100.55 and 43.7, 72.125 in the mean.
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (0, [[150, 75, 255], [30, 60, 90]]),
+        (1, [[114, 39, 255], [0, 24, 54]]),  # 1.5 v - 36.0625
+        (2, [[100, 25, 250], [8, 38, 68]]),  # 1.5 v - 50.275 and 1.5 v - 21.85
+    ],
+    ids=["brightness", "contrast", "saturation"],
+)
+def test_each_change_of_colour_worked_out_by_hand(kind, expected):
+    image = np.array([[[100, 50, 200], [20, 40, 60]]], np.uint8)
+    scene = Scene(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    assert augment(scene, Augmentation(jitter=0.5), Scripted(kind), INPUT, PAD).image.tolist() == [expected]
+
+
 def test_lighting_shifts_every_pixel_alike_along_the_principal_colours():
     image = np.full((4, 5, 3), 128, np.uint8)
     scene = Scene(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))

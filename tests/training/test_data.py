@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL_SPEC
 
 from cornernet_export.model import CornerTensors
-from cornernet_runtime.errors import CornerNetError, FrameError
+from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import fit
 from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.spec import Normalisation
 from cornernet_train.data import Examples, Unreadable, collate
 from cornernet_train.losses import corner_losses
-from cornernet_train.pictures import CocoPictures, ShapeScenes
 from cornernet_train.recipe import Augmentation
-from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
-from cornernet_train.shapes_dataset import write_shapes
+from cornernet_train.shapes import Scene
 
 HEIGHT, WIDTH = SMALL_SPEC.input_size  # 63 x 95
 ROWS, COLUMNS = SMALL_SPEC.map_size  # 16 x 24
@@ -30,6 +28,7 @@ class Planted:
     """Scenes given one by one."""
 
     class_names = SMALL_SPEC.class_names
+    identity = "these"
 
     def __init__(self, *scenes):
         self.scenes = scenes
@@ -145,6 +144,21 @@ def test_a_picture_without_objects_has_empty_targets():
     assert (targets.tl_cells.shape, targets.tl_offsets.shape, targets.labels.shape) == ((0,), (0, 2), (0,))
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_crop_shows_the_mean_pixel_beyond_the_picture_whatever_the_order_of_channels(order):
+    mean = (0.5, 0.4, 0.3)
+    normalisation = Normalisation(order, mean, (0.2, 0.2, 0.2), tuple(255 * level for level in mean))
+    spec = replace(SMALL_SPEC, normalisation=normalisation)
+    white = Scene(np.full((63, 95, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    examples = Examples(Planted(white), spec, augmentation=Augmentation(scales=(1.4, 1.4)))
+    for position in range(5):
+        image = examples[position].image
+        # A crop larger than its picture shows the border in a corner; white is at least 2.5 there. Crops hold whole
+        # grey levels, so the mean is off by half a level at most.
+        corners = np.abs(image[:, [0, 0, -1, -1], [0, -1, 0, -1]]).max(0)
+        assert corners.min() <= 0.5 / 255 / 0.2 + 1e-5
+
+
 # Batches.
 
 
@@ -184,7 +198,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_batch_and_named():
     examples = Examples(Planted(scene_of((63, 95), [], [], 1), None, scene_of((63, 95), [], [], 2)), SMALL_SPEC)
     items = [examples[position] for position in range(3)]
     (missing,) = (item for item in items if isinstance(item, Unreadable))
-    assert missing.reason == "picture 1 cannot be decoded"
+    assert missing.unreadable == ("picture 1 cannot be decoded",)
     batch = collate(items)
     assert len(batch.images) == len(batch.targets.present) == 2
     assert sorted(batch.names) == ["picture 0", "picture 2"]
@@ -192,8 +206,9 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_batch_and_named():
 
 
 def test_pictures_that_cannot_be_read_make_no_batch_but_a_reason():
-    batch = collate([Examples(Planted(None), SMALL_SPEC)[0]])
-    assert batch.reason == "no picture of a whole batch could be read; the first: picture 0 cannot be decoded"
+    batch = collate([Examples(Planted(None), SMALL_SPEC)[0]] * 2)
+    assert isinstance(batch, Unreadable)
+    assert batch.unreadable == ("picture 0 cannot be decoded",) * 2
 
 
 # The order, and what it does not depend on.
@@ -227,214 +242,3 @@ def test_an_example_is_a_function_of_its_position():
     # The same picture comes again in another round, varied otherwise.
     again = next(position for position in range(6, 9) if first.index(position) == first.index(5))
     assert np.any(first[again].image != late)
-
-
-# Shapes, fresh and from disk.
-
-
-def test_shape_scenes_are_the_generators():
-    scenes = ShapeScenes(9, 5)
-    assert len(scenes) == 5
-    assert scenes.class_names == CLASS_NAMES
-    for index in (0, 4):
-        np.testing.assert_array_equal(scenes[index].image, make_scene(9, index).image)
-        np.testing.assert_array_equal(scenes[index].boxes, make_scene(9, index).boxes)
-
-
-def test_a_written_set_reads_back_as_the_scenes(tmp_path):
-    write_shapes(tmp_path / "set", 3, seed=9)
-    read, fresh = CocoPictures(tmp_path / "set"), ShapeScenes(9, 3)
-    assert len(read) == len(fresh)
-    assert read.class_names == fresh.class_names
-    for index in range(3):
-        np.testing.assert_array_equal(read[index].image, fresh[index].image)
-        np.testing.assert_array_equal(read[index].labels, fresh[index].labels)
-        assert read[index].boxes.dtype == np.float32
-        # Width and height are rounded to float32 before they are added: one unit in the last place of 500 pixels.
-        np.testing.assert_allclose(read[index].boxes, fresh[index].boxes, rtol=0, atol=1e-4)
-
-
-# Other COCO folders.
-
-CATEGORIES = [{"id": 30, "name": "cat"}, {"id": 2, "name": "ant"}, {"id": 7, "name": "bee"}]
-
-
-def annotation(image_id, category_id, bbox, **more):
-    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, **more}
-
-
-def numbered(annotations):
-    """Give annotations the ids that pycocotools needs, unless they have one or are not even objects."""
-    return [
-        {"id": number, **item} if isinstance(item, dict) else item for number, item in enumerate(annotations, start=1)
-    ]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with two pictures, of uniform level 10 and 20."""
-    (tmp_path / "images").mkdir()
-    for name, level in (("first.png", 10), ("second.png", 20)):
-        cv2.imwrite(str(tmp_path / "images" / name), np.full((40, 60, 3), level, np.uint8))
-    return tmp_path
-
-
-def write(folder, annotations, categories=CATEGORIES, images=None):
-    if images is None:
-        images = [{"id": 500, "file_name": "first.png"}, {"id": 3, "file_name": "second.png"}]
-    content = {"images": images, "categories": categories, "annotations": numbered(annotations)}
-    (folder / "annotations.json").write_text(json.dumps(content))
-
-
-def test_labels_follow_the_order_of_category_ids_with_gaps(folder):
-    write(folder, [annotation(3, 30, [1, 2, 3, 4]), annotation(3, 2, [5, 6, 7, 8]), annotation(3, 7, [1, 1, 1, 1])])
-    pictures = CocoPictures(folder)
-    assert pictures.class_names == ("ant", "bee", "cat")
-    assert pictures[1].labels.tolist() == [2, 0, 1]
-
-
-def test_pictures_keep_the_order_of_the_file_and_their_own_objects(folder):
-    write(folder, [annotation(3, 2, [1.5, 2, 3, 4.25]), annotation(500, 7, [10, 20, 30, 15])])
-    pictures = CocoPictures(folder)
-    assert [int(pictures[index].image[0, 0, 0]) for index in range(2)] == [10, 20]
-    assert pictures[0].boxes.tolist() == [[10, 20, 40, 35]]
-    assert pictures[1].boxes.tolist() == [[1.5, 2, 4.5, 6.25]]
-
-
-def test_crowds_are_skipped(folder):
-    rows = [annotation(3, 2, [1, 2, 3, 4], iscrowd=1), annotation(3, 7, [5, 6, 7, 8], iscrowd=0)]
-    write(folder, rows)
-    assert CocoPictures(folder)[1].labels.tolist() == [1]
-
-
-def test_a_picture_without_annotations_has_no_objects(folder):
-    write(folder, [])
-    assert CocoPictures(folder).warnings == [f"{folder / 'annotations.json'}: there is no object on any picture"]
-    scene = CocoPictures(folder)[0]
-    assert (scene.boxes.shape, scene.boxes.dtype) == ((0, 4), np.float32)
-    assert (scene.labels.shape, scene.labels.dtype) == ((0,), np.int64)
-
-
-BROKEN = {
-    "not JSON": "{",
-    "empty": "",
-    "binary": b"\xff\xfe\x00",
-    "a list": "[]",
-    "without categories": json.dumps({"images": [], "annotations": []}),
-    "without images": json.dumps({"categories": [], "annotations": []}),
-    "without annotations": json.dumps({"images": [{"id": 1, "file_name": "a"}], "categories": []}),
-    "of an unknown picture": {"annotations": [annotation(4, 2, [1, 2, 3, 4])]},
-    "of an unknown category": {"annotations": [annotation(3, 1, [1, 2, 3, 4])]},
-    "without a box": {"annotations": [{"image_id": 3, "category_id": 2}]},
-    "without a file name": {"annotations": [], "images": [{"id": 1}]},
-    "with an annotation that is none": {"annotations": [[]]},
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_broken_annotations_are_an_error_that_names_the_file(folder, what):
-    content, path = BROKEN[what], folder / "annotations.json"
-    if isinstance(content, dict):
-        write(folder, **content)
-    else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(FrameError) as caught:
-        CocoPictures(folder)
-    assert str(caught.value).startswith(f"{path}: not COCO annotations")
-
-
-def test_missing_annotations_are_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(FrameError) as caught:
-        CocoPictures(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'annotations.json'}: no such file")
-
-
-def test_a_set_without_pictures_is_an_error(folder):
-    write(folder, [], images=[])
-    with pytest.raises(FrameError) as caught:
-        CocoPictures(folder)
-    assert str(caught.value) == f"{folder / 'annotations.json'}: lists no picture"
-
-
-@pytest.mark.parametrize("names", [[], ["ant", "ant"], [""]])
-def test_categories_that_cannot_name_classes_are_an_error(folder, names):
-    write(folder, [], categories=[{"id": number, "name": name} for number, name in enumerate(names)])
-    with pytest.raises(CornerNetError, match="categories"):
-        CocoPictures(folder)
-
-
-@pytest.mark.parametrize("bbox", [[1, 2, 3], [1, 2, 3, "four"], 7, None])
-def test_a_box_without_four_numbers_is_an_error_that_names_it(folder, bbox):
-    write(folder, [annotation(500, 2, bbox, id=77)])
-    with pytest.raises(FrameError, match="annotation 77: expected a bbox of four numbers, got "):
-        CocoPictures(folder)
-
-
-def test_unknown_pictures_and_categories_are_named(folder):
-    for row, said in (
-        (annotation(4, 2, [1, 2, 3, 4], id=9), "annotation 9 is of picture 4, which is not listed"),
-        (annotation(3, 1, [1, 2, 3, 4], id=9), "annotation 9 is of category 1, which is not listed"),
-    ):
-        write(folder, [row])
-        with pytest.raises(FrameError, match=said):
-            CocoPictures(folder)
-
-
-SIZED = [
-    {"id": 500, "file_name": "first.png", "width": 60, "height": 40},
-    {"id": 3, "file_name": "second.png", "width": 60, "height": 40},
-]
-USELESS = [[5, 5, 0, 9], [5, 5, 9, 0], [5, 5, -3, 9], [60, 5, 9, 9], [5, 40, 9, 9], [-9, 5, 9, 9], [5, 5, math.nan, 9]]
-
-
-def test_boxes_without_area_or_outside_are_left_out_counted_and_named(folder):
-    rows = [annotation(3, 2, bbox) for bbox in USELESS] + [annotation(3, 7, [50, 30, 90, 90])]
-    write(folder, rows, images=SIZED)
-    pictures = CocoPictures(folder)
-    assert pictures[1].boxes.tolist() == [[50, 30, 140, 120]]
-    said = "7 boxes left out, without area or outside: annotation 1, annotation 2, annotation 3, ..."
-    assert pictures.warnings == [f"{folder / 'annotations.json'}: {said}"]
-
-
-def test_pictures_that_are_not_there_are_left_out_counted_and_named(folder):
-    (folder / "images" / "first.png").unlink()
-    write(folder, [annotation(500, 7, [1, 1, 9, 9]), annotation(3, 2, [5, 6, 7, 8])], images=SIZED)
-    pictures = CocoPictures(folder)
-    assert len(pictures) == 1
-    assert pictures[0].labels.tolist() == [0]
-    assert pictures.name(0) == str(folder / "images" / "second.png")
-    assert pictures.warnings == [f"{folder / 'annotations.json'}: 1 pictures missing: {folder}/images/first.png"]
-
-
-def test_a_set_of_which_no_picture_is_there_is_an_error(folder):
-    for name in ("first.png", "second.png"):
-        (folder / "images" / name).unlink()
-    write(folder, [])
-    with pytest.raises(FrameError, match=r"none of its 2 pictures is there, such as .*first\.png"):
-        CocoPictures(folder)
-
-
-def test_a_sound_set_gives_no_warning(folder):
-    write(folder, [annotation(3, 2, [5, 6, 7, 8])], images=SIZED)
-    assert CocoPictures(folder).warnings == []
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_a_picture_that_cannot_be_decoded_is_an_error_that_names_it(folder, content):
-    (folder / "images" / "second.png").write_bytes(content)
-    write(folder, [])
-    pictures = CocoPictures(folder)
-    assert len(pictures[0].image) == 40
-    with pytest.raises(FrameError) as caught:
-        _ = pictures[1]
-    assert str(caught.value) == f"{folder / 'images' / 'second.png'}: cannot be decoded as a picture"
-
-
-def test_a_picture_that_vanishes_is_an_error_that_names_it_and_nothing_of_opencv(folder, capfd):
-    write(folder, [])
-    pictures = CocoPictures(folder)
-    (folder / "images" / "second.png").unlink()
-    with pytest.raises(FrameError) as caught:
-        _ = pictures[1]
-    assert str(caught.value).startswith(f"{folder / 'images' / 'second.png'}: cannot be ")
-    assert capfd.readouterr().err == ""

@@ -9,12 +9,14 @@ import torch
 from conftest import SMALL, SMALL_SPEC
 from tiny_training import TINY, Rectangles
 
-from cornernet_export.checkpoint import Checkpoint, load_checkpoint
-from cornernet_export.model import CornerNet
+from cornernet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cornernet_export.model import CornerNet, preset
 from cornernet_runtime.errors import CheckpointError, CornerNetError, ModelError
-from cornernet_runtime.spec import DecodeParameters, NmsParameters, Normalisation
+from cornernet_runtime.spec import DecodeParameters, ModelSpec, NmsParameters, Normalisation
+from cornernet_train import loop
 from cornernet_train.finetune import adapt
 from cornernet_train.loop import FitRequest, fit
+from cornernet_train.recipe import learning_rate
 
 # As mmdetection's: everything that travels with the weights differs from the defaults.
 FOREIGN = replace(
@@ -57,7 +59,7 @@ def test_other_classes_begin_anew_and_nothing_else_does(config, names):
     # Biases of fresh heat layers are constant, and so equal to those of a network that was never trained.
     assert set(difference(model, checkpoint)) | {name for name in HEAT if "bias" in name} == set(HEAT)
     assert model.config.classes == len(spec.class_names) == len(names)
-    assert news == [f"8 tensors begin anew, for {len(names)} classes: {', '.join(HEAT)}"]
+    assert news == [f"the last layers of the heat branches begin anew, for {len(names)} classes"]
 
 
 def test_the_same_classes_keep_every_tensor_and_nothing_is_said():
@@ -88,13 +90,55 @@ def test_fitting_from_a_checkpoint_goes_on_from_its_weights(checkpoint_path, tmp
     # The rate moves no weight; batch norms' statistics follow the pictures.
     moved = [name for name in difference(after.model, before) if "running" not in name and "num_batches" not in name]
     assert set(moved) <= set(HEAT)
-    assert "note: 8 tensors begin anew, for 2 classes: top_left.0.heat.2.weight" in capsys.readouterr().err
+    assert "note: the last layers of the heat branches begin anew, for 2 classes\n" in capsys.readouterr().err
 
 
 def test_resuming_with_another_checkpoint_is_refused(checkpoint_path, tmp_path):
     fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=checkpoint_path), Rectangles())
-    with pytest.raises(CornerNetError, match=r"checkpoint was [0-9a-f]{64} and is now None"):
-        fit(FitRequest(replace(TINY, steps=1), tmp_path, resume=True), Rectangles())
+    other = tmp_path / "last.safetensors"
+    with pytest.raises(CornerNetError, match=r"checkpoint was [0-9a-f]{64} and is now [0-9a-f]{64}"):
+        fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=other, resume=True), Rectangles())
+
+
+def test_resuming_needs_the_checkpoint_no_more_and_keeps_what_travelled_with_it(tmp_path, monkeypatch, capsys):
+    # As a published one: another network than the recipe's, and another normalisation than the default.
+    begun = tmp_path / "foreign.safetensors"
+    save_checkpoint(begun, checkpoint_of(SMALL).model, FOREIGN)
+    recipe = replace(TINY, steps=4, save_every=2)
+    straight, output = tmp_path / "straight", tmp_path / "stopped"
+    fit(FitRequest(recipe, straight, checkpoint=begun), Rectangles())
+    with monkeypatch.context() as patch:
+        calls, gradients = [], loop.gradients
+        patch.setattr(loop, "gradients", lambda *given: gradients(*given) if len(calls) < 3 else 1 / 0)
+        patch.setattr(loop, "learning_rate", lambda *given: calls.append(0) or learning_rate(*given))
+        with pytest.raises(ZeroDivisionError):
+            fit(FitRequest(recipe, output, checkpoint=begun), Rectangles())
+    begun.unlink()
+    _ = capsys.readouterr()
+    resumed = load_checkpoint(fit(FitRequest(recipe, output, resume=True), Rectangles())).spec
+    assert (resumed.name, resumed.normalisation, resumed.decode) == ("small", FOREIGN.normalisation, FOREIGN.decode)
+    assert (output / "last.safetensors").read_bytes() == (straight / "last.safetensors").read_bytes()
+    assert "begin anew" not in capsys.readouterr().err
+
+
+def test_resuming_before_the_first_weights_were_written_asks_for_the_checkpoint(checkpoint_path, tmp_path):
+    fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=checkpoint_path), Rectangles())
+    (tmp_path / "last.safetensors").unlink()
+    request = FitRequest(replace(TINY, steps=1), tmp_path, resume=True)
+    with pytest.raises(CornerNetError, match=r"there is no last\.safetensors yet: add --checkpoint"):
+        fit(request, Rectangles())
+    assert fit(replace(request, checkpoint=checkpoint_path), Rectangles()) == tmp_path / "last.safetensors"
+
+
+def test_the_recipe_of_another_published_network_is_refused(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    model = CornerNet(preset("cornernet-tiny", classes=2))
+    save_checkpoint(path, model, ModelSpec("cornernet-tiny", ("wide", "tall"), 4, 32, (63, 63), (63, 63)))
+    recipe = replace(TINY, arch="cornernet-squeeze", input_size=(127, 127))
+    with pytest.raises(CornerNetError) as caught:
+        fit(FitRequest(recipe, tmp_path / "out", checkpoint=path), Rectangles())
+    said = f"{path} is a cornernet-tiny, and the recipe is for cornernet-squeeze: --config cornernet-tiny"
+    assert str(caught.value) == said
 
 
 def test_a_checkpoint_that_is_none_is_refused_before_anything_is_written(tmp_path):

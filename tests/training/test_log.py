@@ -137,5 +137,6 @@ def test_lines_say_step_losses_time_left_and_waiting(capsys):
         for step in range(6, 21):
             reporter.step(step, "detection 1.0000", row=True)
     said = capsys.readouterr().err.splitlines()
-    assert [line.split(",")[0] for line in said] == ["step 10 of 20", "step 15 of 20", "step 20 of 20"]
+    # The first, each fifth after it, and the last.
+    assert [line.split(",")[0] for line in said] == [f"step {step} of 20" for step in (6, 11, 16, 20)]
     assert said[-1] == "step 20 of 20, 0.0 min left: detection 1.0000 waiting 0.0%"

@@ -22,6 +22,7 @@ from cornernet_train import log, loop
 from cornernet_train.data import Examples, batches, collate
 from cornernet_train.loop import FitRequest, fit
 from cornernet_train.recipe import Recipe
+from cornernet_train.state import load_state
 
 STEPS = TINY.steps
 SHORT = replace(TINY, steps=1)
@@ -77,7 +78,8 @@ def test_the_folder_holds_checkpoint_state_config_log_and_plot(runs):
 def test_the_config_says_how_and_on_what(runs):
     config = json.loads((runs[0] / "config.json").read_text())
     assert from_json(Recipe, config.pop("recipe")) == TINY
-    assert config == {"class_names": ["wide", "tall"], "pictures": 2, "checkpoint": None}
+    expected = {"class_names": ["wide", "tall"], "pictures": "rectangles", "validation": None, "checkpoint": None}
+    assert config == expected
 
 
 def test_fit_returns_the_path_of_the_checkpoint(tmp_path):
@@ -137,12 +139,13 @@ def test_the_loss_of_a_fixed_set_falls(runs):
     assert np.mean(totals[-3:]) < np.mean(totals[:3]) / 2
 
 
-def test_bfloat16_learns_too(tmp_path, monkeypatch):
+def test_bfloat16_learns_too_and_otherwise(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(log, "LOG_EVERY", 5)
     path = trained(tmp_path, replace(TINY, bfloat16=True))
     detection = [row["detection"] for row in rows(tmp_path)]
     assert detection[-1] < detection[0] / 2
     assert {tensor.dtype for name, tensor in weights(path).items() if "num_batches" not in name} == {torch.float32}
+    assert not same(weights(path), weights(runs[0] / "last.safetensors"))  # those of float32
 
 
 def gradients_of_steps(recipe, steps):
@@ -236,9 +239,23 @@ def test_a_broken_picture_ends_a_strict_training_without_a_traceback_of_the_work
 
 
 def test_a_set_of_broken_pictures_is_an_error_that_names_one(tmp_path):
-    with pytest.raises(FrameError, match="no picture of a whole batch could be read; the first: picture 2 cannot"):
+    with pytest.raises(FrameError, match=r"^no picture can be read; the last: picture 2 cannot be decoded$"):
         trained(tmp_path, replace(TINY, steps=1, batch=1), Unreadable())
     assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_batch_of_broken_pictures_is_a_step_in_which_nothing_is_learned(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "LOG_EVERY", 1)
+    # One picture a step: each of the three comes once, in whatever order, and the broken one learns nothing.
+    learned, gradients = [], loop.gradients
+    monkeypatch.setattr(loop, "gradients", lambda *given: learned.append(given[1].names) or gradients(*given))
+    trained(tmp_path, replace(TINY, steps=3, batch=1), Spoilt(3))
+    assert sorted(learned) == [("rectangle 0",), ("rectangle 1",)]
+    state = load_state(tmp_path / "state.pt")
+    assert (state.step, state.unreadable) == (3, 1)
+    # AdamW counts its own steps.
+    assert {float(entry["step"]) for entry in state.optimizer["state"].values()} == {2.0}
+    assert len(rows(tmp_path)) == 2
 
 
 # How else it fails.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -183,13 +184,16 @@ def test_another_recipe_is_refused_and_the_difference_said(stopped, tmp_path, ch
 
 def test_other_pictures_are_refused(stopped, tmp_path):
     output = copied(stopped, tmp_path / "other")
-    with pytest.raises(CornerNetError, match="pictures was 5 and is now 6"):
-        fit(FitRequest(RECIPE, output, resume=True), Rectangles(6))
+    others = Rectangles(PICTURES)
+    others.identity = "others"
+    with pytest.raises(CornerNetError, match="configuration: pictures was rectangles and is now others; give"):
+        fit(FitRequest(RECIPE, output, resume=True), others)
 
 
 def test_nothing_to_resume_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match=r"state\.pt: no such file, so there is nothing to resume"):
-        trained(tmp_path, resume=True)
+    with pytest.raises(OutputError, match=r"state\.pt: no such file, so there is nothing to resume"):
+        trained(tmp_path / "new", resume=True)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
@@ -267,16 +271,27 @@ def _stamp(output):
 # A full disk.
 
 
-def test_a_disk_that_fills_up_ends_training_and_leaves_the_last_save_whole(straight, stopped, tmp_path):
+@pytest.mark.parametrize(("full_from", "file"), [("the beginning", "last.safetensors"), ("the first step", "state.pt")])
+def test_a_disk_that_fills_up_ends_training_and_leaves_the_last_save_whole(
+    straight, stopped, tmp_path, full_from, file
+):
     output = copied(stopped, tmp_path / "full")
     saved = {path.name: path.read_bytes() for path in output.iterdir() if path.name != "log.csv"}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits, gradients = resource.getrlimit(resource.RLIMIT_FSIZE), loop.gradients
     # The largest file that may be written is as small as a nearly full disk allows.
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+
+    def fill(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+        return gradients(*arguments) if arguments else None
+
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*state\.pt: File too large"):
-            trained(output, resume=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "gradients", fill)
+            if full_from == "the beginning":
+                fill()
+            with pytest.raises(OutputError, match=rf"cannot write .*{re.escape(file)}: File too large"):
+                trained(output, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.cli.common import parse_size, run_command
 from cornernet_runtime.errors import CornerNetError
-from cornernet_train.recipe import RECIPES, Augmentation
+from cornernet_runtime.spec import check_side
+from cornernet_train.recipe import RECIPES, Augmentation, stored_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cornernet_train.recipe import Recipe
 
+SHORT_VALIDATIONS = 10  # at least, of a training whose steps are given
 VALIDATION_SCENES = 100
 VALIDATION_SEED = 1_000_003  # no recipe's seed, nor one that people measure on
 # Fields of the recipe that have a flag.
-OVERRIDES = ("input_size", "steps", "batch", "learning_rate", "schedule", "seed")
+OVERRIDES = ("input_size", "steps", "batch", "learning_rate", "schedule", "validate_every", "save_every", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,23 +38,28 @@ def _shapes(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from cornernet_train.loop import FitRequest, fit  # noqa: PLC0415 - imports torch
+    from cornernet_export.model import preset  # noqa: PLC0415 - imports torch
+    from cornernet_train.loop import FitRequest, fit, prepare_folder  # noqa: PLC0415 - imports torch
     from cornernet_train.pictures import CocoPictures, Pictures, ShapeScenes  # noqa: PLC0415
 
     recipe = _recipe(arguments)
+    for side in recipe.input_size:
+        check_side(side, preset(recipe.arch).modulus)
     pictures: Pictures
     validation = arguments.validation
     if arguments.data == "shapes":
         recipe = replace(recipe, augmentation=Augmentation())  # scenes are endless, so none is varied
         pictures = ShapeScenes(recipe.seed, recipe.steps * recipe.batch)
+        prepare_folder(arguments.output, resume=arguments.resume)
         validation = validation or _validation_scenes(arguments.output)
     else:
-        pictures = CocoPictures(Path(arguments.data))
+        pictures = CocoPictures(Path(arguments.data), arguments.images)
     request = FitRequest(
         recipe,
         arguments.output,
         checkpoint=arguments.checkpoint,
         validation=validation,
+        validation_images=arguments.validation_images,
         resume=arguments.resume,
         strict=arguments.strict,
         workers=arguments.workers,
@@ -63,10 +70,15 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    """Return the named recipe with the fields that flags give."""
+    """Return the named recipe, or the one that is resumed, with the fields that flags give."""
     given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
+    recipe = RECIPES[arguments.config]
+    if arguments.resume:
+        recipe = stored_recipe(arguments.output, recipe)
+    elif "steps" in given and "validate_every" not in given:
+        given["validate_every"] = min(recipe.validate_every, max(1, given["steps"] // SHORT_VALIDATIONS))
     try:
-        return replace(RECIPES[arguments.config], **given)
+        return replace(recipe, **given)
     except ValueError as error:
         raise CornerNetError(str(error)) from error
 
@@ -97,15 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--data",
         required=True,
-        metavar="DIR",
-        help="a folder with annotations.json (COCO) and images/, or the word 'shapes' for endless fresh scenes",
+        metavar="DATA",
+        help="a folder with annotations.json (COCO) and images/, a COCO instances file, or the word 'shapes' for "
+        "endless fresh scenes",
     )
     fit.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for checkpoints, training state and log"
     )
+    fit.add_argument("--images", type=Path, metavar="DIR", help="pictures of a COCO file (default: images/ beside it)")
     fit.add_argument("--resume", action="store_true", help="go on with the training in --output")
     fit.add_argument("--checkpoint", type=Path, metavar="FILE", help="begin with these weights; classes may be others")
-    fit.add_argument("--validation", type=Path, metavar="DIR", help="another such folder, to measure AP on")
+    fit.add_argument("--validation", type=Path, metavar="DATA", help="another such folder or file, to measure AP on")
+    fit.add_argument("--validation-images", type=Path, metavar="DIR", help="as --images")
     fit.add_argument(
         "--strict", action="store_true", help="end when a picture cannot be read, instead of leaving it out"
     )
@@ -118,6 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--batch", type=_count, metavar="N", help="pictures a step, instead of the recipe's")
     fit.add_argument("--learning-rate", type=float, metavar="RATE", help="peak, instead of the recipe's")
     fit.add_argument("--schedule", choices=["one-cycle", "step"], help="of the learning rate, instead of the recipe's")
+    fit.add_argument(
+        "--validate-every",
+        type=_count,
+        metavar="N",
+        help="steps between validations (default: the recipe's, and at most a tenth of --steps)",
+    )
+    fit.add_argument("--save-every", type=_count, metavar="N", help="steps between saves, instead of the recipe's")
     fit.add_argument("--seed", type=_seed, metavar="S", help="instead of the recipe's")
     fit.set_defaults(run=_fit)
     return parser

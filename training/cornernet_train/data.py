@@ -42,9 +42,9 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for a picture that could not be read, or for a batch of such; ``reason`` names it."""
+    """Stands for a picture that could not be read, or for a batch of such; ``unreadable`` says why of each."""
 
-    reason: str
+    unreadable: tuple[str, ...]
 
 
 class Batch(NamedTuple):
@@ -81,6 +81,8 @@ class Examples(Dataset["Example | Unreadable"]):
     ) -> None:
         self._pictures, self._spec, self._seed, self._augmentation = pictures, spec, seed, augmentation
         self._preprocess = Preprocessor(spec.normalisation)
+        pad, order = spec.normalisation.pad, spec.normalisation.channel_order
+        self._pad = pad if order == "bgr" else pad[::-1]  # scenes are BGR
         self._round = -1
         self._order = np.arange(0)
 
@@ -89,9 +91,9 @@ class Examples(Dataset["Example | Unreadable"]):
         try:
             scene = self._pictures[index]
         except FrameError as error:
-            return Unreadable(str(error))
+            return Unreadable((str(error),))
         rng = np.random.default_rng([self._seed, position])
-        scene = augment(scene, self._augmentation, rng, self._spec.input_size, self._spec.normalisation.pad)
+        scene = augment(scene, self._augmentation, rng, self._spec.input_size, self._pad)
         return self.example(scene, self._pictures.name(index))
 
     def index(self, position: int) -> int:
@@ -144,9 +146,9 @@ def batches(
 def collate(items: Sequence[Example | Unreadable]) -> Batch | Unreadable:
     """Stack the examples; objects are padded to the most that one has. Without any example there is no batch."""
     examples = [item for item in items if isinstance(item, Example)]
-    unreadable = tuple(item.reason for item in items if isinstance(item, Unreadable))
+    unreadable = tuple(reason for item in items if isinstance(item, Unreadable) for reason in item.unreadable)
     if not examples:
-        return Unreadable(f"no picture of a whole batch could be read; the first: {unreadable[0]}")
+        return Unreadable(unreadable)
     targets = [example.targets for example in examples]
     most = max(1, *(len(item.labels) for item in targets))
 

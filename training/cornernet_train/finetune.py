@@ -43,8 +43,7 @@ def adapt(
     kept = {name: tensor for name, tensor in checkpoint.model.state_dict().items() if name not in anew}
     _check_shapes(fresh, kept)
     model.load_state_dict(kept, strict=False)
-    news = f"{len(anew)} tensors begin anew, for {len(class_names)} classes: {', '.join(anew)}"
-    return model, spec, [news]
+    return model, spec, [f"the last layers of the heat branches begin anew, for {len(class_names)} classes"]
 
 
 def _check_shapes(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

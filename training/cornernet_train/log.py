@@ -57,10 +57,11 @@ class TrainingLog:
             "elapsed_s": self.elapsed_s,
         }
 
-    def add(self, step: int, losses: Losses, learning_rate: float, *, last: bool) -> bool:
-        """Take in the losses of a step; return whether that made a row."""
-        self._recent.append([float(part) for part in losses])
-        if len(self._recent) < LOG_EVERY and not last:
+    def add(self, step: int, losses: Losses | None, learning_rate: float, *, last: bool) -> bool:
+        """Take in the losses of a step, if it had any; return whether that made a row."""
+        if losses is not None:
+            self._recent.append([float(part) for part in losses])
+        if not self._recent or (len(self._recent) < LOG_EVERY and not last):
             return False
         means = [f"{sum(part) / len(part):.4f}" for part in zip(*self._recent, strict=True)]
         self._rows.append([str(step), *means, f"{learning_rate:.3g}", f"{self.elapsed_s:.0f}", ""])
@@ -70,8 +71,9 @@ class TrainingLog:
 
     def add_ap(self, ap: float) -> None:
         """Write a validation's AP, in points, beside the last row."""
-        self._rows[-1][-1] = f"{ap:.2f}"
-        self._write()
+        if self._rows:
+            self._rows[-1][-1] = f"{ap:.2f}"
+            self._write()
 
     def summary(self) -> str:
         """Return the last losses and the last AP for people."""
@@ -135,7 +137,7 @@ class Reporter:
         text = f"{summary} waiting {self.waiting:.1%}"
         self._bar.update(self._task, completed=step, summary=text)
         self._rows += row
-        if row and not self._console.is_terminal and (self._rows % LINE_EVERY == 0 or step == self._steps):
+        if row and not self._console.is_terminal and (self._rows % LINE_EVERY == 1 or step == self._steps):
             left = (time.monotonic() - self._start) / (step - self._done) * (self._steps - step)
             self.say(f"step {step} of {self._steps}, {left / 60:.1f} min left: {text}")
 
@@ -160,7 +162,9 @@ def plot_log(log: Path, picture: Path) -> None:
     left = figure.subplots()
     steps = [int(row["step"]) for row in rows]
     for name in LOSSES:
-        left.plot(steps, [float(row[name]) for row in rows], label=name, linewidth=1)
+        left.plot(
+            steps, [float(row[name]) for row in rows], label=name, linewidth=1, marker="." if len(rows) < 3 else ""
+        )
     left.set(xlabel="step", ylabel="weighted loss", yscale="log")
     measured = [(int(row["step"]), float(row["ap"])) for row in rows if row["ap"]]
     if measured:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from cornernet_bench.coco import has_pixels, read_coco, some
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import read_picture
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pycocotools.coco import COCO
-
-SHOWN = 3  # names in a message
+    from cornernet_bench.coco import CocoSet
 
 
 class Pictures(Protocol):
@@ -26,6 +25,11 @@ class Pictures(Protocol):
 
     class_names: tuple[str, ...]
     warnings: Sequence[str]
+
+    @property
+    def identity(self) -> str:
+        """What tells these pictures and labels from all others."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -56,57 +60,60 @@ class ShapeScenes:
     def __getitem__(self, index: int) -> Scene:
         return make_scene(self._seed, index)
 
+    @property
+    def identity(self) -> str:
+        """Seed and number of the scenes."""
+        return f"{self._count} scenes of seed {self._seed}"
+
     def name(self, index: int) -> str:
         """Return seed and number of the scene."""
         return f"scene {index} of seed {self._seed}"
 
 
 class CocoPictures:
-    """A folder in COCO format: ``annotations.json`` and ``images/``.
+    """A data set in COCO format.
 
     Crowds are left out. So are boxes without area or wholly outside their picture, and pictures whose file is missing:
     ``warnings`` says which.
 
     Args:
-        folder: The data set.
+        annotations: A folder with ``annotations.json`` and ``images/``, or an instances file.
+        images: Folder of the file's pictures; None takes ``images`` beside it.
 
     Attributes:
         class_names: Names of the categories, by their ids.
         absent: Paths of the pictures that are missing.
+        objects: How many are left.
+        identity: SHA-256 of the annotations.
         warnings: One line for each kind of defect.
 
     Raises:
         FrameError: The annotations are missing or broken, hold no picture, or name their categories badly.
     """
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / "annotations.json"
-        if not path.exists():
-            raise FrameError(f"{path}: no such file; give a folder with annotations.json and images/, or 'shapes'")
-        try:
-            truth = _read(path)
-            categories = sorted(truth.dataset["categories"], key=lambda category: category["id"])
-            self.class_names = tuple(str(category["name"]) for category in categories)
-            names = {image["id"]: folder / "images" / image["file_name"] for image in truth.dataset["images"]}
-            objects, dropped = _objects(truth, {item["id"]: index for index, item in enumerate(categories)})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise FrameError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from error
-        if not names:
-            raise FrameError(f"{path}: lists no picture")
-        if not self.class_names or not all(self.class_names) or len(set(self.class_names)) != len(categories):
-            raise FrameError(f"{path}: expected categories with distinct names, got {list(self.class_names)}")
-        self.absent = [str(name) for name in names.values() if not name.is_file()]
-        if len(self.absent) == len(names):
-            raise FrameError(f"{path}: none of its {len(names)} pictures is there, such as {self.absent[0]}")
-        self._paths = [name for name in names.values() if name.is_file()]
-        self._objects = [objects[key] for key, name in names.items() if name.is_file()]
-        self.warnings: Sequence[str] = [
-            f"{path}: {len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
-            for what, found in (("boxes left out, without area or outside", dropped), ("pictures missing", self.absent))
-            if found
-        ]
-        if not any(self._objects):
-            self.warnings = [*self.warnings, f"{path}: there is no object on any picture"]
+    def __init__(self, annotations: Path, images: Path | None = None) -> None:
+        path, images = coco_paths(annotations, images)
+        data = read_coco(path, images)
+        self.class_names = tuple(data.categories)
+        if not self.class_names:
+            raise FrameError(f"{path}: expected categories with names, got none")
+        self.absent = [str(name) for name in data.absent]
+        if len(self.absent) == len(data.paths):
+            raise FrameError(
+                f"{path}: none of its {len(self.absent)} pictures is there, such as {self.absent[0]}; "
+                "--images names their folder"
+            )
+        missing = set(data.absent)
+        found = {key: name for key, name in data.paths.items() if name not in missing}
+        objects = _objects(data)
+        self._paths = list(found.values())
+        self._objects = [objects[key] for key in found]
+        self.identity = sha256(path)
+        self.objects = sum(map(len, self._objects))
+        notes = [*data.notes]
+        if missing:
+            notes.append(f"{count_of(len(missing), 'picture')} missing: {some(self.absent)}")
+        self.warnings: Sequence[str] = [f"{path}: {note}" for note in notes]
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -121,44 +128,27 @@ class CocoPictures:
         return str(self._paths[index])
 
 
-def _read(path: Path) -> COCO:
-    from pycocotools.coco import COCO  # noqa: PLC0415 - slow to import
+def coco_paths(annotations: Path, images: Path | None = None) -> tuple[Path, Path]:
+    """Return the annotations file and the folder of pictures that a user means."""
+    if annotations.is_dir() or not annotations.suffix:
+        annotations, folder = annotations / "annotations.json", annotations
+    else:
+        folder = annotations.parent
+    if not annotations.exists():
+        raise FrameError(
+            f"{annotations}: no such file; give a folder with annotations.json and images/, a COCO instances file "
+            "with --images, or 'shapes'"
+        )
+    return annotations, images or folder / "images"
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(str(path))
 
-
-def _objects(truth: COCO, label: dict[int, int]) -> tuple[dict[int, list[tuple[list[float], int]]], list[str]]:
-    """Return (x1 y1 x2 y2, label) of each object by picture, and which annotations hold no box within theirs.
-
-    Raises:
-        ValueError: An annotation names a picture or a category that is not there, or its box is not four numbers.
-    """
-    objects: dict[int, list[tuple[list[float], int]]] = {image["id"]: [] for image in truth.dataset["images"]}
-    dropped = []
-    for number, item in enumerate(truth.dataset["annotations"]):
-        name = f"annotation {item.get('id', f'number {number}')}"
-        if item["image_id"] not in objects:
-            raise ValueError(f"{name} is of picture {item['image_id']}, which is not listed")
-        if item["category_id"] not in label:
-            raise ValueError(f"{name} is of category {item['category_id']}, which is not listed")
-        if item.get("iscrowd", 0):
-            continue
-        try:
-            left, top, width, height = map(float, item["bbox"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: expected a bbox of four numbers, got {item['bbox']}") from error
-        if _has_pixels(left, top, width, height, truth.imgs[item["image_id"]]):
+def _objects(data: CocoSet) -> dict[Any, list[tuple[list[float], int]]]:
+    """Return (x1 y1 x2 y2, label) of each object by picture."""
+    label = {key: index for index, key in enumerate(data.categories.values())}
+    objects: dict[Any, list[tuple[list[float], int]]] = {key: [] for key in data.paths}
+    for item in data.truth.dataset["annotations"]:
+        if not item["iscrowd"] and has_pixels(item["bbox"], data.truth.imgs[item["image_id"]]):
+            left, top, width, height = item["bbox"]
             corners = [left, top, left + width, top + height]
             objects[item["image_id"]].append((corners, label[item["category_id"]]))
-        else:
-            dropped.append(name)
-    return objects, dropped
-
-
-def _has_pixels(left: float, top: float, width: float, height: float, image: dict[str, Any]) -> bool:
-    """Say whether a box has area within its picture, whose size the file may not say; NaN has none."""
-    most_x, most_y = image.get("width", np.inf), image.get("height", np.inf)
-    wide = min(left + width, most_x) - max(left, 0)
-    high = min(top + height, most_y) - max(top, 0)
-    return bool(width > 0 and height > 0 and np.isfinite([left, top, width, height]).all() and min(wide, high) > 0)
+    return objects

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cornernet_runtime.records import RecordError
+from cornernet_runtime.records import RecordError, from_json
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = "config.json"  # of a training: its recipe, among others
 Schedule = Literal["one-cycle", "step"]
 
 RISE = 0.1  # of a one-cycle schedule, from a twenty-fifth of its peak; it ends near zero
@@ -109,7 +114,8 @@ class Recipe:
             raise RecordError("recipe: expected ema_decay of 0 to below 1 and seed >= 0")
 
 
-# The paper's, of ten cards; a recipe to fine-tune by, with fewer steps and smaller batches.
+# Input, batch, rate, steps and augmentation are the paper's, which trained on ten cards; optimiser, schedule, running
+# mean and bfloat16 are this project's. To fine-tune by, with fewer steps and smaller batches.
 PUBLISHED = Recipe(
     arch="cornernet-104",
     input_size=(511, 511),
@@ -138,6 +144,15 @@ RECIPES = {
     "cornernet-104": PUBLISHED,
     "cornernet-squeeze": replace(PUBLISHED, arch="cornernet-squeeze"),
 }
+
+
+def stored_recipe(output: Path, named: Recipe) -> Recipe:
+    """Return the recipe of the training in ``output`` if it is of the architecture of the named one, else that."""
+    try:
+        stored = from_json(Recipe, json.loads((output / CONFIG).read_text(encoding="utf-8"))["recipe"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return named  # resuming says what is wrong
+    return stored if stored.arch == named.arch else named
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 from rich.progress import Progress
 
-from cornernet_runtime.cli.common import console_for_people
+from cornernet_runtime.cli.common import console_for_people, count_of
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import new_folder, write_atomically
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
@@ -50,7 +50,8 @@ def write_shapes(output: Path, images: int, seed: int) -> None:
             content["images"].append({"id": index + 1, "file_name": name, "height": height, "width": width})
             content["annotations"].extend(_annotations(scene, index + 1, len(content["annotations"]) + 1))
         write_atomically(folder / "annotations.json", json.dumps(content, indent=1))
-    console.print(f"{output}: {images} pictures, {len(content['annotations'])} objects", soft_wrap=True, markup=False)
+    extent = f"{count_of(images, 'picture')}, {count_of(len(content['annotations']), 'object')}"
+    console.print(f"{output}: {extent}", soft_wrap=True, markup=False)
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:

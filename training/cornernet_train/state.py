@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cornernet_runtime.errors import CheckpointError, CornerNetError
-from cornernet_runtime.files import write_atomically
+from cornernet_runtime.files import open_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,13 +22,14 @@ class TrainingState:
     """Training after ``step`` steps.
 
     Attributes:
-        identity: What must not change: recipe, classes, pictures, the checkpoint that it began with; plain JSON.
+        identity: What must not change: recipe, classes, data sets, the checkpoint that it began with; plain JSON.
         step: Optimiser steps done.
         model: Weights and batch norm statistics.
         average: The same of the running mean.
         optimizer: Of AdamW.
         log: Rows and unfinished means of the log.
         best_ap: Highest validation AP so far, points; None before the first.
+        best_step: Step of that.
         unreadable: Pictures that could not be read so far.
         random: State of PyTorch's generator.
     """
@@ -41,6 +41,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     log: dict[str, Any]
     best_ap: float | None
+    best_step: int
     unreadable: int
     random: torch.Tensor
 
@@ -51,10 +52,14 @@ def save_state(path: Path, state: TrainingState) -> None:
     Raises:
         OutputError: The file cannot be written; the one before it stays.
     """
-    buffer = io.BytesIO()
     content = {field.name: getattr(state, field.name) for field in fields(state)}
-    torch.save({"version": VERSION, **content}, buffer)
-    write_atomically(path, buffer.getvalue())
+    with open_atomically(path) as stream:
+        try:
+            torch.save({"version": VERSION, **content}, stream)
+        except RuntimeError as error:  # PyTorch ends its archive even where the disk is full, and complains of that
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> TrainingState:

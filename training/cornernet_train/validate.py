@@ -6,36 +6,43 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.accuracy import evaluate
 from cornernet_export.torch_backend import TorchBackend
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError
-from cornernet_train.pictures import CocoPictures
+from cornernet_train.pictures import CocoPictures, coco_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cornernet_export.model import CornerNet
     from cornernet_runtime.spec import ModelSpec
 
 
-def validation_ap(model: CornerNet, spec: ModelSpec, folder: Path) -> float:
-    """Return COCO AP in points of 100 on a folder with ``annotations.json`` and ``images/``; NaN without objects.
+def validation_ap(model: CornerNet, spec: ModelSpec, data: Path, images: Path | None = None) -> float:
+    """Return COCO AP in points of 100 on a data set, named as for ``CocoPictures``.
 
     Raises:
-        FrameError: The folder cannot be read, or lacks a class of the model.
+        FrameError: It cannot be read, or lacks a class of the model.
     """
-    detector = Detector(TorchBackend(model), spec)
-    return evaluate(detector, folder / "annotations.json", folder / "images").metrics["ap"]
+    return evaluate(Detector(TorchBackend(model), spec), *coco_paths(data, images)).metrics["ap"]
 
 
-def check_validation(folder: Path, class_names: tuple[str, ...]) -> None:
-    """Find out before training what would end it at its first validation.
+def check_validation(data: Path, images: Path | None, class_names: tuple[str, ...]) -> Sequence[str]:
+    """Find out before training what would end it at its first validation; return what looks wrong.
 
     Raises:
-        FrameError: The folder is no data set in COCO format, lacks a picture, or lacks a class.
+        FrameError: This is no data set in COCO format, lacks an object or a class, or a picture is missing or cannot be
+            read.
     """
-    pictures = CocoPictures(folder)
+    pictures = CocoPictures(data, images)
     if pictures.absent:
-        raise FrameError(f"{folder}: {len(pictures.absent)} pictures are missing, such as {pictures.absent[0]}")
+        raise FrameError(f"{data}: {count_of(len(pictures.absent), 'picture')} missing, such as {pictures.absent[0]}")
+    if pictures.objects == 0:
+        raise FrameError(f"{data}: there is no object to measure AP on; leave --validation away")
+    for index in range(len(pictures)):
+        _ = pictures[index]  # raises where it cannot be read
     lacking = [name for name in class_names if name not in pictures.class_names]
     if lacking:
-        raise FrameError(f"{folder}: no category is named {', '.join(lacking)}; it has {list(pictures.class_names)}")
+        raise FrameError(f"{data}: no category is named {', '.join(lacking)}; it has {list(pictures.class_names)}")
+    return pictures.warnings

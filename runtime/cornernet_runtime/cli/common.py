@@ -78,6 +78,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return ``3 pictures``, but ``1 picture``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:
     """Return what to tell a user whose model cannot take the scales asked for as they are."""
     if tuple(asked) == tuple(used):
