@@ -236,3 +236,9 @@ def test_without_a_home_there_is_no_cache_and_it_is_said(monkeypatch):
     monkeypatch.setattr(Path, "home", fail)
     with pytest.warns(UserWarning, match="set CORNERNET_CACHE"):
         assert load_program("scale", HOPPER).code.startswith(b"\x7fELF")
+
+
+def test_compiling_changes_no_byte_that_python_shares():
+    before = [bytes([value]) for value in range(256)]
+    assert compile_source(SOURCES / "preprocess.cu", "sm_90").log == ""
+    assert [value[0] for value in before] == list(range(256))

@@ -207,9 +207,11 @@ def _ask(function: Callable[..., tuple[Any, ...]], *arguments: object) -> tuple[
 
 def _take(size_of: Callable[..., tuple[Any, ...]], get: Callable[..., tuple[Any, ...]], program: object) -> bytes:
     (size,) = _ask(size_of, program)
-    data = b" " * int(size)
-    _ask(get, program, data)  # writes into the bytes, as the bindings want it
-    return data
+    # The bindings want bytes and write into them. Never one byte: Python shares that object with all other code, where
+    # the end of an empty log would turn every b" " into a null.
+    data = bytes(max(int(size), 2))
+    _ask(get, program, data)
+    return data[: int(size)]
 
 
 def _text(path: Path) -> str:
