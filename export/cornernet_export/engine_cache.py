@@ -6,24 +6,31 @@ Several processes may share a file: each adds what it measured to what the file 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.errors import CornerNetWarning, OutputError
-from cornernet_runtime.files import make_folder, write_atomically
+from cornernet_runtime.files import CACHE_VARIABLE, cache_folder, make_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def default_cache(tensorrt: str, gpu: str) -> Path:
-    """Return the file for a TensorRT version and a GPU, in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    """Return the file for a TensorRT version and a GPU, in the user's cache folder.
+
+    Raises:
+        OutputError: There is no home folder for one.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise OutputError(
+            f"there is no home folder for a timing cache: add --timing-cache FILE, or set {CACHE_VARIABLE}"
+        )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"timing-{tensorrt}-{gpu}")
-    return Path(base) / "cornernet-trt" / f"{name}.cache"
+    return folder / f"{name}.cache"
 
 
 def attach_cache(config: Any, path: Path) -> None:  # noqa: ANN401 - an extra

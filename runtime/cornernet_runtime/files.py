@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CACHE_VARIABLE = "CORNERNET_CACHE"
+
+
+def cache_folder() -> Path | None:
+    """Return where our caches of this user lie: CORNERNET_CACHE, else within XDG_CACHE_HOME or ``~/.cache``.
+
+    None where there is no home folder.
+    """
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    usual = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(usual) if Path(usual).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return base / "cornernet-trt"
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write ``data`` under a temporary name beside ``path`` and rename it.
 

@@ -12,7 +12,7 @@ import pytest
 from cornernet_runtime import files
 from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels import program
-from cornernet_runtime.kernels.program import SOURCES, cache_folder, compile_source, load_program, target_of
+from cornernet_runtime.kernels.program import SOURCES, compile_source, load_program, target_of
 
 try:
     program.cuda_headers()
@@ -227,25 +227,6 @@ def test_without_headers_the_error_says_what_to_install(monkeypatch):
         compile_source(SOURCES / "preprocess.cu", "sm_90")
 
 
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"CORNERNET_CACHE": "/x"}, "/x/kernels"),
-        ({"CORNERNET_CACHE": "/x", "XDG_CACHE_HOME": "/y"}, "/x/kernels"),
-        ({"XDG_CACHE_HOME": "/y"}, "/y/cornernet-trt/kernels"),
-        ({"XDG_CACHE_HOME": "relative"}, "~/.cache/cornernet-trt/kernels"),  # to be ignored, says its specification
-        ({}, "~/.cache/cornernet-trt/kernels"),
-    ],
-    ids=str,
-)
-def test_the_cache_lies_where_the_user_says_or_where_caches_lie(variables, folder, monkeypatch):
-    for name in ("CORNERNET_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder).expanduser()
-
-
 def test_without_a_home_there_is_no_cache_and_it_is_said(monkeypatch):
     def fail():
         raise RuntimeError("Could not determine home directory.")
@@ -255,3 +236,9 @@ def test_without_a_home_there_is_no_cache_and_it_is_said(monkeypatch):
     monkeypatch.setattr(Path, "home", fail)
     with pytest.warns(UserWarning, match="set CORNERNET_CACHE"):
         assert load_program("scale", HOPPER).code.startswith(b"\x7fELF")
+
+
+def test_compiling_changes_no_byte_that_python_shares():
+    before = [bytes([value]) for value in range(256)]
+    assert compile_source(SOURCES / "preprocess.cu", "sm_90").log == ""
+    assert [value[0] for value in before] == list(range(256))

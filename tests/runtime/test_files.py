@@ -4,11 +4,12 @@ import contextlib
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 
 from cornernet_runtime.errors import OutputError
-from cornernet_runtime.files import make_folder, new_folder, open_atomically, sha256, write_atomically
+from cornernet_runtime.files import cache_folder, make_folder, new_folder, open_atomically, sha256, write_atomically
 
 
 class TroubleError(Exception):
@@ -324,3 +325,22 @@ def test_sha256_is_that_of_the_standard(tmp_path):
     (tmp_path / "long").write_bytes(b"a" * 1_000_000)
     assert sha256(tmp_path / "short") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256(tmp_path / "long") == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"CORNERNET_CACHE": "/x"}, "/x"),
+        ({"CORNERNET_CACHE": "/x", "XDG_CACHE_HOME": "/y"}, "/x"),
+        ({"XDG_CACHE_HOME": "/y"}, "/y/cornernet-trt"),
+        ({"XDG_CACHE_HOME": "relative"}, "~/.cache/cornernet-trt"),  # to be ignored, says its specification
+        ({}, "~/.cache/cornernet-trt"),
+    ],
+    ids=str,
+)
+def test_the_cache_lies_where_the_user_says_or_where_caches_lie(variables, folder, monkeypatch):
+    for name in ("CORNERNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder).expanduser()

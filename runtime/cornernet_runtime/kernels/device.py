@@ -26,7 +26,7 @@ class KernelDevice:
 
     Args:
         number: Of the GPU.
-        folder: Of the kernel cache; by default ``program.cache_folder()``.
+        folder: Of the kernel cache; by default that of ``load_program``.
 
     Attributes:
         capability: Compute capability, major and minor.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.errors import KernelError, OutputError
-from cornernet_runtime.files import make_folder, write_atomically
+from cornernet_runtime.files import CACHE_VARIABLE, cache_folder, make_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,6 @@ SOURCES = Path(__file__).resolve().parent
 # Products are not contracted into fused operations, so that results can be compared with those of the CPU.
 OPTIONS = ("--std=c++17", "--fmad=false")
 OLDEST = (7, 5)
-CACHE_VARIABLE = "CORNERNET_CACHE"
 
 _MAGIC = b"cornernet kernel 1\n"
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
@@ -62,7 +60,7 @@ def load_program(source: str, capability: tuple[int, int], folder: Path | None =
     Args:
         source: Stem of a ``.cu`` file beside this one.
         capability: Compute capability of the GPU, major and minor.
-        folder: Of the cache; by default ``cache_folder()``.
+        folder: Of the cache; by default ``kernels`` in ``files.cache_folder()``.
 
     Raises:
         KernelError: The GPU is too old, NVRTC or CUDA's headers are missing, or the source does not compile.
@@ -70,7 +68,7 @@ def load_program(source: str, capability: tuple[int, int], folder: Path | None =
     target = target_of(capability)
     path = SOURCES / f"{source}.cu"
     digest = _digest(path, target)
-    folder = folder or cache_folder()
+    folder = folder or _usual_folder()
     file = folder / f"{source}-{target}-{digest[:16]}.bin" if folder else None
     program = _read(file, target, digest) if file else None
     if program is None:
@@ -162,19 +160,6 @@ def nvrtc_version() -> str:
     return f"{major}.{minor}"
 
 
-def cache_folder() -> Path | None:
-    """Return the folder for compiled kernels: of CORNERNET_CACHE, XDG_CACHE_HOME or the home; None without a home."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen) / "kernels"
-    usual = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        base = Path(usual) if Path(usual).is_absolute() else Path.home() / ".cache"
-    except RuntimeError:
-        _warn(f"there is no home folder to keep compiled kernels in: set {CACHE_VARIABLE} to a folder")
-        return None
-    return base / "cornernet-trt" / "kernels"
-
-
 def cuda_headers() -> tuple[Path, ...]:
     """Return the folders of CUDA's headers and of libcu++, of NVIDIA's wheels or an installed toolkit.
 
@@ -191,6 +176,14 @@ def cuda_headers() -> tuple[Path, ...]:
         if not any((folder / needed).is_file() for folder in folders):
             raise KernelError(f"CUDA's header {needed} is not installed, and kernels need it: {_INSTALL}")
     return folders
+
+
+def _usual_folder() -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        _warn(f"there is no home folder to keep compiled kernels in: set {CACHE_VARIABLE} to a folder")
+        return None
+    return folder / "kernels"
 
 
 def _nvrtc() -> Any:  # noqa: ANN401 - a module without types
@@ -214,9 +207,11 @@ def _ask(function: Callable[..., tuple[Any, ...]], *arguments: object) -> tuple[
 
 def _take(size_of: Callable[..., tuple[Any, ...]], get: Callable[..., tuple[Any, ...]], program: object) -> bytes:
     (size,) = _ask(size_of, program)
-    data = b" " * int(size)
-    _ask(get, program, data)  # writes into the bytes, as the bindings want it
-    return data
+    # The bindings want bytes and write into them. Never one byte: Python shares that object with all other code, where
+    # the end of an empty log would turn every b" " into a null.
+    data = bytes(max(int(size), 2))
+    _ask(get, program, data)
+    return data[: int(size)]
 
 
 def _text(path: Path) -> str:
