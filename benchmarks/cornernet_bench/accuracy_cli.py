@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.detector import Detector
 
 CURVE_FORMATS = (".png", ".svg", ".pdf")
-COMPARED = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
