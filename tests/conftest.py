@@ -11,6 +11,8 @@ from pathlib import Path
 import api_surface
 import checked
 import cuda_doubles
+import host_cuda
+import kernel_host
 import pytest
 import tensorrt_doubles
 import torch
@@ -20,6 +22,8 @@ from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_runtime import plugin
 from cornernet_runtime.backends import tensorrt_plugin
+from cornernet_runtime.errors import KernelError
+from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
 from cornernet_runtime.spec import ModelSpec
 
 SMALL = CornerNetConfig(
@@ -116,3 +120,31 @@ def batch_bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("batches") / "small"
     export_bundle(ExportRequest(checkpoint_path, path, sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
     return path
+
+
+@pytest.fixture(scope="session")
+def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a libcuda.so.1 whose memory is the host's and whose launches and graphs run there."""
+    reason = host_cuda.why_not()
+    try:
+        cuda_headers()
+        nvrtc_version()
+    except KernelError as error:
+        reason = reason or str(error)
+    if reason is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("driver")
+    sources = host_cuda.ROOT / "tests" / "kernels"
+    c_object = folder / "fake_driver.o"
+    command = ["gcc", "-fPIC", "-O1", "-c", str(sources / "fake_driver.c"), "-o", str(c_object)]
+    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
+    unit = kernel_host.write_unit(folder, ["preprocess", "decode", "soft_nms"])
+    flags = ["-O2", "-fPIC", "-shared", f"-I{sources}", str(c_object)]
+    host_cuda.build(folder / "libcuda.so.1", [unit, sources / "fake_gpu.cpp"], flags)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels that NVRTC compiled are kept for the tests."""
+    return tmp_path_factory.mktemp("kernels")

@@ -156,7 +156,8 @@ def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
         say: Called with a line whenever something takes a while.
 
     Raises:
-        KernelError: There is a GPU that cannot be used, or none although CORNERNET_REQUIRE_GPU=1.
+        BackendError: There is a GPU that cannot be used.
+        KernelError: There is none although CORNERNET_REQUIRE_GPU=1.
     """
     layers: list[Layer] = []
     resources: list[Resources] = []
@@ -272,7 +273,7 @@ def _pooling(
     if reason := pooling_library.why_not():
         return None, f"corner_pool skipped: {reason}"
     say("L5: building corner_pool with nvcc")
-    return pooling_library.PoolingLibrary(pooling_library.build_library(folder, gpu.kernels.capability)), None
+    return pooling_library.PoolingLibrary(pooling_library.build_library(folder, gpu.capability)), None
 
 
 def _input_sets(kernel: str, seed: int) -> Iterator[list[KernelCase]]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import KernelError
-from cornernet_runtime.kernels.device import KernelDevice
+from cornernet_runtime.kernels.device import LoadedKernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,14 +53,14 @@ class Gpu:
     """A GPU with a stream of its own; what is allocated lives until it is closed.
 
     Raises:
-        KernelError: There is none, or the driver refuses something.
+        BackendError: There is none.
+        KernelError: The driver refuses something.
     """
 
     def __init__(self, number: int = 0) -> None:
-        self.kernels = KernelDevice(number)
-        from cuda.bindings import driver  # noqa: PLC0415 - an extra
-
-        self._driver = driver
+        cuda = CudaDevice(number)
+        self.kernels, self.capability = LoadedKernels(cuda), cuda.capability
+        self._driver = driver = cuda.driver
         self._device = self._ask(driver.cuDeviceGet, number)
         self._stream = self._ask(driver.cuStreamCreate, 1)  # CU_STREAM_NON_BLOCKING
         self._owned: list[Any] = []
@@ -70,8 +71,8 @@ class Gpu:
         version = self._ask(driver.cuDriverGetVersion)
         self.facts = GpuFacts(
             name.split(b"\0")[0].decode(errors="replace"),
-            ".".join(map(str, self.kernels.capability)),
-            self.kernels.multiprocessors,
+            cuda.compute_capability,
+            cuda.multiprocessors,
             l2 / 2**20,
             f"{version // 1000}.{version % 1000 // 10}",
         )

@@ -7,7 +7,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import host_cuda
 import kernel_host
 import numpy as np
 import pytest
@@ -264,24 +263,8 @@ def test_what_differs_is_told():
 # On a driver that runs launches on the CPU.
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    """Folder of a libcuda.so.1 whose memory is the host's and whose launches run there."""
-    if host_cuda.why_not() is not None or why_no_nvrtc() is not None:
-        pytest.skip(str(host_cuda.why_not() or why_no_nvrtc()))
-    folder = tmp_path_factory.mktemp("driver")
-    kernels_folder = ROOT / "tests" / "kernels"
-    c_object = folder / "fake_driver.o"
-    command = ["gcc", "-fPIC", "-O1", "-c", str(kernels_folder / "fake_driver.c"), "-o", str(c_object)]
-    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
-    unit = kernel_host.write_unit(folder, [source for source in CASES if source != "corner_pool"])
-    flags = ["-O1", "-fPIC", "-shared", f"-I{kernels_folder}", str(c_object)]
-    host_cuda.build(folder / "libcuda.so.1", [unit, kernels_folder / "fake_gpu.cpp"], flags)
-    return folder
-
-
 @pytest.fixture
-def run(driver, tmp_path):
+def run(gpu_driver, kernel_cache):
     """Return a function that runs the command on that driver, after a line of Python; returns status and output."""
 
     def run(change, *arguments):
@@ -296,8 +279,8 @@ def run(driver, tmp_path):
             """
         folders = [ROOT / name for name in ("runtime", "export", "benchmarks")]
         environment = {
-            "LD_LIBRARY_PATH": str(driver),
-            "CORNERNET_CACHE": str(tmp_path),
+            "LD_LIBRARY_PATH": str(gpu_driver),
+            "CORNERNET_CACHE": str(kernel_cache),
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
         }
         done = subprocess.run(  # noqa: S603 - this interpreter

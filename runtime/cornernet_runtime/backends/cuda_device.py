@@ -26,8 +26,10 @@ class CudaDevice:
         number: Of the GPU.
 
     Attributes:
+        core: The module ``cuda.core``.
+        driver: The module ``cuda.bindings.driver``.
         name: Of the GPU.
-        compute_capability: Such as ``9.0``.
+        capability: Compute capability, major and minor.
         stream: A ``cuda.core.Stream`` that waits for no other.
 
     Raises:
@@ -35,16 +37,26 @@ class CudaDevice:
     """
 
     def __init__(self, number: int = 0) -> None:
-        self._core, self._driver = _bindings()
+        self.core, self.driver = _bindings()
         try:
-            self._device = self._core.Device(number)
+            self._device = self.core.Device(number)
             self._device.set_current()
             capability = self._device.compute_capability
             self.name = str(self._device.name)
             self.stream: Any = self._device.create_stream()
         except Exception as error:  # no driver, one too old, no such GPU: cuda.core has no common base
             raise BackendError(_why_unusable(number, error)) from error
-        self.compute_capability = f"{capability.major}.{capability.minor}"
+        self.capability = (int(capability.major), int(capability.minor))
+
+    @property
+    def compute_capability(self) -> str:
+        """Such as ``9.0``."""
+        return ".".join(map(str, self.capability))
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many it has."""
+        return int(self._device.properties.multiprocessor_count)
 
     @property
     def handle(self) -> int:
@@ -57,7 +69,7 @@ class CudaDevice:
         Raises:
             BackendError: The driver does not tell.
         """
-        status, free, _total = self._driver.cuMemGetInfo()
+        status, free, _total = self.driver.cuMemGetInfo()
         if int(status) != 0:
             raise BackendError(f"the free memory of {self.name} cannot be read: {status.name}")
         return int(free)
@@ -80,13 +92,13 @@ class CudaDevice:
             BackendError: There is not so much memory.
         """
         try:
-            return self._core.LegacyPinnedMemoryResource().allocate(size)
+            return self.core.LegacyPinnedMemoryResource().allocate(size)
         except Exception as error:
             raise BackendError(self._why_no_memory(size, purpose, error)) from error
 
-    def part(self, buffer: Any, size: int) -> Any:  # noqa: ANN401
-        """Return the first ``size`` bytes of a buffer as a buffer; it owns nothing, so ``buffer`` must outlive it."""
-        return self._core.Buffer.from_handle(int(buffer.handle), size)
+    def part(self, buffer: Any, size: int, start: int = 0) -> Any:  # noqa: ANN401
+        """Return ``size`` bytes of a buffer as a buffer; it owns nothing, so ``buffer`` must outlive it."""
+        return self.core.Buffer.from_handle(int(buffer.handle) + start, size)
 
     def _why_no_memory(self, size: int, purpose: str, error: Exception) -> str:
         if "OUT_OF_MEMORY" not in str(error):
@@ -100,6 +112,11 @@ class CudaDevice:
 def host_floats(buffer: Any, count: int) -> NDArray[np.float32]:  # noqa: ANN401
     """Return the first ``count`` floats of a pinned buffer as a float32 array [count]; ``buffer`` must outlive it."""
     return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(buffer.handle)))
+
+
+def host_bytes(buffer: Any, count: int) -> NDArray[np.uint8]:  # noqa: ANN401
+    """As ``host_floats``, uint8 [count]."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(int(buffer.handle)))
 
 
 def _bindings() -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import load_plugin, same_plugin, search_plugin
 from cornernet_runtime.engine_record import EngineMachine, EngineProfile, Shape, why_not_here
 from cornernet_runtime.errors import BackendError, ModelError, SizeError
+from cornernet_runtime.kernels.decode import DeviceMaps
 from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, check_output_names, output_channels
 
 if TYPE_CHECKING:
@@ -33,11 +34,17 @@ class BoundNetwork:
     Attributes:
         shape: Of the input.
         output_shapes: Of the outputs, by name, [N, C, h, w] each.
+        input: Address of the input.
+        maps: The outputs as the kernels of decode read them.
+        half: Whether the input is float16: never.
     """
 
     shape: Shape
     output_shapes: dict[str, Shape]
+    input: int
+    maps: DeviceMaps
     _context: Any
+    half: bool = False
 
     def enqueue(self, stream: int) -> None:
         """Enqueue one run on a stream (``CUstream``), which may be one that is captured.
@@ -142,12 +149,14 @@ class TensorRTNetwork:
         context = self._remarks.made(self._engine.create_execution_context(strategy), what)
         context.nvtx_verbosity = self._trt.ProfilingVerbosity.NONE  # the plan has all details, for the layer report
         outputs = {name: self._output_shape(name, shape) for name in OUTPUT_NAMES}
-        addresses = {INPUT_NAME: self.input, **self.outputs}
+        addresses = {name: int(buffer.handle) for name, buffer in self.outputs.items()}
+        start = int(self.input.handle)
         try:
             done = (
                 context.set_optimization_profile_async(number, self._device.handle)
                 and context.set_input_shape(INPUT_NAME, shape)
-                and all(context.set_tensor_address(name, int(buffer.handle)) for name, buffer in addresses.items())
+                and context.set_tensor_address(INPUT_NAME, start)
+                and all(context.set_tensor_address(name, address) for name, address in addresses.items())
                 and not context.infer_shapes()
             )
         except RuntimeError as error:
@@ -158,7 +167,16 @@ class TensorRTNetwork:
         for name, expected in outputs.items():
             if tuple(context.get_tensor_shape(name)) != expected:
                 raise ModelError(f"{name}: expected {expected}, got {tuple(context.get_tensor_shape(name))}")
-        return BoundNetwork(shape, outputs, context)
+        maps = DeviceMaps(
+            tl_heat=addresses["tl_heat"],
+            br_heat=addresses["br_heat"],
+            tl_embed=addresses["tl_embed"],
+            br_embed=addresses["br_embed"],
+            tl_offset=addresses["tl_offset"],
+            br_offset=addresses["br_offset"],
+            shape=outputs["tl_heat"],
+        )
+        return BoundNetwork(shape, outputs, start, maps, context)
 
     def close(self) -> None:
         """Let go of the engine and of its memory; bound networks cannot be used afterwards."""

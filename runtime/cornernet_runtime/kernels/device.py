@@ -15,38 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.kernels.launch import Launch
 
 
-class KernelDevice:
-    """A GPU that runs the kernels of this folder, in its primary context, which other libraries share.
+class LoadedKernels:
+    """The kernels of this folder on a GPU.
 
-    Each source is compiled, or found in the cache, when it is first named. One device serves one thread, in which its
+    Each source is compiled, or found in the cache, when it is first named. They serve the thread in which the device's
     context is current.
 
     Args:
-        number: Of the GPU.
+        device: Runs them.
         folder: Of the kernel cache; by default that of ``load_program``.
-
-    Attributes:
-        capability: Compute capability, major and minor.
-        multiprocessors: How many it has.
-
-    Raises:
-        KernelError: The bindings are not installed, or there is no such GPU.
     """
 
-    def __init__(self, number: int = 0, folder: Path | None = None) -> None:
-        self._driver, core = _bindings()
-        self._object_code = core.ObjectCode
+    def __init__(self, device: CudaDevice, folder: Path | None = None) -> None:
+        self._device = device
+        self._driver = device.driver
         self._folder = folder
-        try:
-            device = core.Device(number)
-            device.set_current()
-            self.capability = (device.compute_capability.major, device.compute_capability.minor)
-            self.multiprocessors: int = device.properties.multiprocessor_count
-        except Exception as error:  # no driver, an error of it, no such number: cuda.core has no common base
-            raise KernelError(f"GPU {number} cannot be used: {error}; cornernet-doctor shows what there is") from error
         self._codes: dict[str, Any] = {}
         self._functions: dict[tuple[str, str], Any] = {}
 
@@ -59,14 +46,15 @@ class KernelDevice:
         for source in sources:
             if source in self._codes:
                 continue
-            program = load_program(source, self.capability, self._folder)
-            load = self._object_code.from_ptx if program.is_ptx else self._object_code.from_cubin
+            program = load_program(source, self._device.capability, self._folder)
+            object_code = self._device.core.ObjectCode
+            load = object_code.from_ptx if program.is_ptx else object_code.from_cubin
             try:
                 code = load(program.code, name=source)
                 for kernel, symbol in program.symbols.items():
                     handle = code.get_kernel(symbol).handle
                     self._functions[source, kernel] = self._driver.CUfunction(int(handle))
-            except Exception as error:  # as above
+            except Exception as error:  # cuda.core has no common base
                 raise KernelError(f"the driver refuses {source} for {program.target}: {error}") from error
             self._codes[source] = code  # the functions live as long as it does
 
@@ -96,12 +84,3 @@ class KernelDevice:
             )
             if status:
                 raise KernelError(f"{launch.kernel} was not launched: {status.name}")
-
-
-def _bindings() -> tuple[Any, Any]:
-    try:
-        from cuda import core  # noqa: PLC0415 - an extra
-        from cuda.bindings import driver  # noqa: PLC0415
-    except ImportError as error:
-        raise KernelError("NVIDIA's Python bindings are not installed: pip install cuda-core cuda-bindings") from error
-    return driver, core

@@ -1,0 +1,51 @@
+"""The GPU pipeline through NVIDIA's real bindings, on a driver whose launches and graphs run on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pipeline_cases
+import pytest
+from host_cuda import ROOT
+
+from cornernet_runtime.pipeline.plan import Batch, Plan
+
+WIDE, SMALL = (63, 95), (31, 47)
+
+
+@pytest.fixture(scope="module")
+def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
+    """What went wrong in each case, or None."""
+    folders = [ROOT / name for name in ("runtime", "export", "benchmarks", "training", "tests")]
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(gpu_driver),
+        "CORNERNET_CACHE": str(kernel_cache),
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+    }
+    report = tmp_path_factory.mktemp("pipeline") / "report.json"
+    command = [sys.executable, "-m", "pipeline_cases", str(report)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    sys.stderr.write(done.stderr)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(report.read_text())
+
+
+@pytest.mark.parametrize("case", pipeline_cases.CASES)
+def test_on_a_gpu(case, outcomes):
+    assert outcomes[case] is None, outcomes[case]
+
+
+def test_a_plan_of_one_size_is_seen_in_the_order_of_frames_and_views():
+    plan = Plan((WIDE, WIDE), 3)
+    assert plan.views == 6
+    assert plan.batches(4) == [Batch(WIDE, 0, (0, 1, 2, 3)), Batch(WIDE, 4, (4, 5))]
+    assert [batch.runs() for batch in plan.batches(4)] == [[(0, 0, 4)], [(0, 4, 2)]]
+
+
+def test_a_plan_of_two_sizes_is_seen_size_by_size():
+    plan = Plan((WIDE, WIDE, SMALL), 2)  # views 0 1 2 of the first frame, 3 4 5 of the second
+    assert plan.batches(4) == [Batch(WIDE, 0, (0, 1, 3, 4)), Batch(SMALL, 4, (2, 5))]
+    assert [batch.runs() for batch in plan.batches(4)] == [[(0, 0, 2), (2, 3, 2)], [(0, 2, 1), (1, 5, 1)]]
+    assert plan.batches(3) == [Batch(WIDE, 0, (0, 1, 3)), Batch(WIDE, 3, (4,)), Batch(SMALL, 4, (2, 5))]
