@@ -23,7 +23,7 @@ from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_runtime import plugin
 from cornernet_runtime.backends import tensorrt_plugin
 from cornernet_runtime.errors import KernelError
-from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
+from cornernet_runtime.kernels import device, program
 from cornernet_runtime.spec import ModelSpec
 
 SMALL = CornerNetConfig(
@@ -78,11 +78,19 @@ def surface_descriptions(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
 
 @pytest.fixture
 def tensorrt(
-    surface_descriptions: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    surface_descriptions: tuple[dict, dict],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> tensorrt_doubles.TensorRT:
-    """TensorRT and a GPU to write tests with: doubles under the names of the real modules; no plugin is to be found."""
+    """TensorRT and a GPU to write tests with: doubles under the names of the real modules; no plugin is to be found.
+
+    Kernels run on the CPU; NVRTC is left out.
+    """
     of_tensorrt, of_cuda = (checked.Surface(description) for description in surface_descriptions)
     gpu = cuda_doubles.Gpu(of_cuda)
+    gpu.kernels = lambda: cuda_doubles.HostKernels(request.getfixturevalue("kernel_library"))
+    monkeypatch.setattr(device, "load_program", _uncompiled)
     trt = tensorrt_doubles.TensorRT(of_tensorrt, gpu)
     for name, double in {"tensorrt": trt.module(), **gpu.modules()}.items():
         monkeypatch.setitem(sys.modules, name, double)
@@ -92,6 +100,13 @@ def tensorrt(
         monkeypatch.setattr(module, "PACKAGED_PLUGIN", tmp_path / "lib" / "libcornernet_plugins.so")
     monkeypatch.setattr(tensorrt_plugin, "BUILT_PLUGIN", tmp_path / "build" / "libcornernet_plugins.so")
     return trt
+
+
+def _uncompiled(source: str, capability: tuple[int, int], _folder: Path | None) -> program.Program:
+    """Return a program of no code, whose kernels are called what they are called in the source."""
+    text = (kernel_host.KERNELS / f"{source}.cu").read_text(encoding="utf-8")
+    names = [name for name, _ in kernel_host.SIGNATURE.findall(text)]
+    return program.Program(f"sm_{capability[0]}{capability[1]}", b"", {name: name for name in names})
 
 
 @pytest.fixture(scope="session")
@@ -123,15 +138,9 @@ def batch_bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a libcuda.so.1 whose memory is the host's and whose launches and graphs run there."""
-    reason = host_cuda.why_not()
-    try:
-        cuda_headers()
-        nvrtc_version()
-    except KernelError as error:
-        reason = reason or str(error)
-    if reason is not None:
+def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A libcuda.so.1 whose memory is the host's and whose launches and graphs run there."""
+    if (reason := host_cuda.why_not()) is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("driver")
     sources = host_cuda.ROOT / "tests" / "kernels"
@@ -140,8 +149,18 @@ def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
     unit = kernel_host.write_unit(folder, ["preprocess", "decode", "soft_nms"])
     flags = ["-O2", "-fPIC", "-shared", f"-I{sources}", str(c_object)]
-    host_cuda.build(folder / "libcuda.so.1", [unit, sources / "fake_gpu.cpp"], flags)
-    return folder
+    return host_cuda.build(folder / "libcuda.so.1", [unit, sources / "fake_gpu.cpp"], flags)
+
+
+@pytest.fixture(scope="session")
+def gpu_driver(kernel_library: Path) -> Path:
+    """Folder of ``kernel_library``, where NVRTC can compile what the driver is then asked to load."""
+    try:
+        program.cuda_headers()
+        program.nvrtc_version()
+    except KernelError as error:
+        pytest.skip(str(error))
+    return kernel_library.parent
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ class Gpu:
         streams: By handle.
         launches: How many graphs were launched.
         captures_fail: What the end of a capture raises, or None.
+        kernels: Called for the ``HostKernels`` that run launches, when code is loaded.
     """
 
     def __init__(self, surface):
@@ -41,6 +42,8 @@ class Gpu:
         self.free, self.total = 1 << 30, 1 << 31
         self.broken = None
         self.captures_fail = None
+        self.kernels = None
+        self._loaded = None
         self.launches = self.allocated = 0
         self.streams = {}
         self.memory = {}
@@ -53,12 +56,21 @@ class Gpu:
             {
                 "Device": CheckedClass(self.surface, "Device", lambda number=0: _Device(self, number)),
                 "Buffer": buffer,
+                "ObjectCode": CheckedClass(self.surface, "ObjectCode", _CodeMaker(self)),
                 "LegacyPinnedMemoryResource": CheckedClass(
                     self.surface, "LegacyPinnedMemoryResource", lambda: _Pinned(self)
                 ),
             },
         )
-        driver = module("cuda.bindings.driver", {"cuMemGetInfo": self._memory_info})
+        driver = module(
+            "cuda.bindings.driver",
+            {
+                "cuMemGetInfo": self._memory_info,
+                "cuLaunchKernel": self._launch,
+                "CUfunction": Handle,
+                "CUstream": Handle,
+            },
+        )
         bindings = module("cuda.bindings", {"driver": driver})
         cuda = module("cuda", {"core": core, "bindings": bindings})
         return {"cuda": cuda, "cuda.core": core, "cuda.bindings": bindings, "cuda.bindings.driver": driver}
@@ -80,6 +92,16 @@ class Gpu:
         self.allocated += size
         return Checked(self.surface, "Buffer", _Buffer(self, address, size))
 
+    def load(self):
+        self._loaded = self._loaded or self.kernels()
+
+    def _launch(self, *arguments):
+        self.surface.check_function("cuLaunchKernel", *arguments)
+        function, *sizes, stream, slots, _extra = arguments
+        launch = self._loaded.launch(int(function), sizes, slots)
+        self.enqueue(int(stream), lambda: self._loaded.run(launch))
+        return (_Success(),)
+
     def _memory_info(self):
         self.surface.check_function("cuMemGetInfo")
         return _Success(), self.free, self.total
@@ -90,6 +112,63 @@ class _Success(int):
 
     def __new__(cls):
         return super().__new__(cls, 0)
+
+
+class _CodeMaker:
+    def __init__(self, gpu):
+        self._gpu = gpu
+
+    def from_cubin(self, module, *, name=""):
+        del module, name
+        self._gpu.load()
+        return _Code(self._gpu)
+
+
+class _Code:
+    def __init__(self, gpu):
+        self._gpu = gpu
+
+    def get_kernel(self, name):
+        text = ctypes.create_string_buffer(name.encode())
+        self._gpu._loaded.names.append(text)
+        return Checked(self._gpu.surface, "Kernel", _Kernel(ctypes.addressof(text)))
+
+
+class _Kernel:
+    def __init__(self, address):
+        self.handle = Handle(address)  # of its name, as in fake_driver.c
+
+
+class HostKernels:
+    """The kernels on the CPU, from the library that tests/kernels/fake_gpu.cpp is part of."""
+
+    def __init__(self, library):
+        self._library = ctypes.CDLL(str(library))
+        self._library.parameterBytesOf.restype = ctypes.c_size_t
+        self.names = []
+
+    def launch(self, kernel, sizes, slots):
+        """Return a launch with a copy of its parameters, as the driver keeps it."""
+        *extents, shared_bytes = sizes
+        name = ctypes.cast(kernel, ctypes.c_char_p)
+        size = self._library.parameterBytesOf(name)
+        source = ctypes.cast(slots, ctypes.POINTER(ctypes.c_void_p))[0]
+        found = _Launch(name, (ctypes.c_uint * 6)(*extents), shared_bytes)
+        ctypes.memmove(found.parameters, source, size)
+        return found
+
+    def run(self, launch):
+        status = self._library.runLaunch(ctypes.byref(launch))
+        assert status == 0, f"{launch.kernel} returned {status}"
+
+
+class _Launch(ctypes.Structure):  # as in fake_driver.c
+    _fields_ = (
+        ("kernel", ctypes.c_char_p),
+        ("extents", ctypes.c_uint * 6),
+        ("shared_bytes", ctypes.c_uint),
+        ("parameters", ctypes.c_ubyte * 4096),
+    )
 
 
 class _Device:

@@ -12,9 +12,12 @@ from checked import Checked, Surface, SurfaceError
 from cornernet_export import engine_build, engine_cache, engine_network, engine_progress
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
+from cornernet_runtime import Detector
 from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine, tensorrt_log, tensorrt_plugin
 from cornernet_runtime.backends import tensorrt as tensorrt_backend
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.kernels import device
+from cornernet_runtime.pipeline import memory
 
 Network, Backend = tensorrt_engine.TensorRTNetwork, tensorrt_backend.TensorRTBackend
 PLANTS = {
@@ -57,8 +60,20 @@ PLANTS = {
     "positional stream": (Backend._prepare, "copy_from(source, stream=stream)", "copy_from(source, stream)"),
     "graph": (cuda_graphs.ShapeGraphs._capture, ".end_building()", ".end_capture()"),
     "graph's launch": (cuda_graphs.ShapeGraphs.run, "graph.launch(self._stream)", "graph.launch()"),
-    "stream's wait": (Backend.__call__, "self._device.stream.sync()", "self._device.stream.synchronize()"),
+    "stream's wait": (Backend.__call__, "self.device.stream.sync()", "self.device.stream.synchronize()"),
     "driver": (cuda_device.CudaDevice.free_memory, "cuMemGetInfo()", "cuMemGetInfo_v2()"),
+}
+# The same, for the pipeline.
+PIPELINE_PLANTS = {
+    "code": (device.LoadedKernels.prepare, "object_code.from_cubin", "object_code.from_bytes"),
+    "code's name": (device.LoadedKernels.prepare, "name=source", "module_name=source"),
+    "kernel": (device.LoadedKernels.prepare, "code.get_kernel(symbol)", "code.get_function(symbol)"),
+    "kernel's attribute": (device.LoadedKernels.prepare, "get_kernel(symbol).handle", "get_kernel(symbol).function"),
+    "launch": (device.LoadedKernels.launch, "cuLaunchKernel(", "cuLaunch("),
+    "launch's arguments": (device.LoadedKernels.launch, "launch.shared_bytes,", ""),
+    "copy": (memory.Mirror.upload, "copy_from(", "copy_from_host("),
+    "copy's stream": (memory.Mirror.download, ", stream=self._stream", ""),
+    "buffer": (memory.DeviceBlock.close, "_buffer.close(", "_buffer.free("),
 }
 
 
@@ -98,6 +113,28 @@ def test_what_the_real_library_lacks_is_found(bundle, plugin_library, plant, nam
     plant(*PLANTS[name])
     with pytest.raises(SurfaceError):
         build_and_run(bundle, plugin_library)
+
+
+def detect_and_close(bundle, plugin_library):
+    """Build an engine, and detect through the pipeline around it: first, captured, replayed."""
+    add_engine(EngineRequest(bundle, EngineOptions(plugin=plugin_library, portable=True)))
+    with Detector.open(bundle, allow_engine_code=True) as detector:
+        for _ in range(3):
+            detector(np.zeros((126, 190, 3), np.uint8))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("tensorrt")
+def test_nothing_is_found_in_a_pipeline_where_nothing_is_planted(bundle, plugin_library):
+    detect_and_close(bundle, plugin_library)
+
+
+@pytest.mark.parametrize("name", PIPELINE_PLANTS)
+@pytest.mark.usefixtures("tensorrt")
+def test_what_the_real_library_lacks_is_found_in_the_pipeline(bundle, plugin_library, plant, name):
+    plant(*PIPELINE_PLANTS[name])
+    with pytest.raises(SurfaceError):
+        detect_and_close(bundle, plugin_library)
 
 
 def test_every_call_of_the_doubles_is_one_of_the_real_classes(surface_descriptions):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.backends import Backend
     from cornernet_runtime.bundle import Manifest
     from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import ModelSpec, Size
 
 BACKENDS = ("tensorrt", "onnxruntime")
@@ -42,6 +43,8 @@ class Detector:
         spec: How to use it.
         flip: Whether to look at each frame's mirror image too, for accuracy at twice the work.
         scales: Scales at which to look at each frame; the boxes of several are merged.
+        pipeline: Does everything from frames to detections on a GPU, with the same network, flip and scales; by default
+            all but the network is done on the CPU.
 
     Attributes:
         scales: Those that the model can take (``geometry.usable_scales``).
@@ -51,9 +54,16 @@ class Detector:
     """
 
     def __init__(
-        self, backend: Backend, spec: ModelSpec, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+        self,
+        backend: Backend,
+        spec: ModelSpec,
+        *,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        pipeline: GpuPipeline | None = None,
     ) -> None:
         self.backend = backend
+        self._pipeline = pipeline
         self.spec = spec
         self.flip = flip
         self.scales = usable_scales(scales, spec)
@@ -72,7 +82,8 @@ class Detector:
     ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
 
-        A bundle's engine is used if it can run here, else its ONNX file, with a ``CornerNetWarning``.
+        A bundle's engine is used if it can run here, else its ONNX file, with a ``CornerNetWarning``. Around an engine
+        everything runs on the GPU, if the kernels can do what the model asks for, else on the CPU, with a warning.
 
         Args:
             path: The bundle or the file.
@@ -98,7 +109,8 @@ class Detector:
         if is_folder:
             manifest = read_manifest(path, check_engine=backend != "onnxruntime")
             network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
-            return cls(network, manifest.spec, flip=flip, scales=scales)
+            pipeline = _pipeline_around(network, manifest.spec, flip=flip, scales=scales)
+            return cls(network, manifest.spec, flip=flip, scales=scales, pipeline=pipeline)
         if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
@@ -130,6 +142,8 @@ class Detector:
 
     def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
+        if self._pipeline is not None:
+            return self._pipeline(frames)
         views = [place(check_frame(frame).shape[:2], self.spec, self.scales, flip=self.flip) for frame in frames]
         by_size: dict[Size, list[tuple[int, int]]] = {}
         for frame, own in enumerate(views):
@@ -187,7 +201,9 @@ class Detector:
         return Detections(boxes, scores, found.labels[kept], self.class_names)
 
     def close(self) -> None:
-        """Let go of the backend."""
+        """Let go of the backend, and of the pipeline."""
+        if self._pipeline is not None:
+            self._pipeline.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -219,3 +235,20 @@ def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow
                 raise
             warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
     return OnnxRuntimeBackend(folder / ONNX_NAME, manifest.spec)
+
+
+def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:
+    """Return the pipeline around an engine; None around anything else, and where the kernels cannot do it."""
+    from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
+
+    if not isinstance(backend, TensorRTBackend):
+        return None
+    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415
+
+    try:
+        return GpuPipeline(backend.device, backend.network, spec, flip=flip, scales=scales)
+    except BackendError as error:
+        warnings.warn(
+            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=3
+        )
+        return None

@@ -21,7 +21,16 @@ from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
 from cornernet_runtime.backends.tensorrt_engine import TensorRTNetwork
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest, write_manifest
-from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, ModelError, PluginError, SizeError
+from cornernet_runtime.errors import (
+    BackendError,
+    BundleError,
+    CornerNetWarning,
+    KernelError,
+    ModelError,
+    PluginError,
+    SizeError,
+)
+from cornernet_runtime.kernels import device
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 
 FRAME = np.random.default_rng(1).integers(0, 256, (126, 190, 3), dtype=np.uint8)
@@ -138,6 +147,54 @@ def test_a_network_runs_by_itself_on_memory_of_the_device_and_any_stream(tensorr
     assert tensorrt.gpu.launches == 0
     network.close()
     assert tensorrt.gpu.memory == {}
+
+
+# The pipeline around it.
+
+
+def test_everything_around_the_engine_runs_on_the_gpu(tensorrt, engine, monkeypatch):
+    monkeypatch.setattr(TensorRTBackend, "__call__", None)  # nothing of it passes through the host
+    with Detector.open(engine, flip=True) as fast, Detector.open(engine, backend="onnxruntime", flip=True) as slow:
+        for shape in ((126, 190, 3), (90, 200, 3), (126, 190, 3)):
+            frame = np.random.default_rng(shape[0]).integers(0, 256, shape, dtype=np.uint8)
+            found, expected = fast(frame), slow(frame)
+            assert np.array_equal(found.labels, expected.labels)
+            assert found.boxes == pytest.approx(expected.boxes, abs=1e-3)
+            assert found.scores == pytest.approx(expected.scores, rel=1e-4)
+        assert tensorrt.gpu.launches == 2
+    assert tensorrt.gpu.memory == {}
+
+
+def test_maps_for_figures_come_from_the_same_engine(engine):
+    with Detector.open(engine) as fast, Detector.open(engine, backend="onnxruntime") as slow:
+        before = fast(FRAME)
+        maps, placement = fast.corner_maps(FRAME)
+        assert_equal_maps(maps, slow.corner_maps(FRAME)[0])
+        assert fast.finish(maps, placement).boxes == pytest.approx(before.boxes, abs=1e-3)
+        assert np.array_equal(fast(FRAME).boxes, before.boxes)
+
+
+def test_what_the_kernels_cannot_keep_is_done_on_the_cpu_with_one_warning(engine):
+    manifest = read_manifest(engine)
+    decode = replace(manifest.spec.decode, top_k=1025)
+    write_manifest(engine, replace(manifest, spec=replace(manifest.spec, decode=decode)))
+    with pytest.warns(CornerNetWarning, match=r"top_k: .*keep 1 to 1024, got 1025; .* on the CPU instead$") as caught:
+        detector = Detector.open(engine, backend="tensorrt")
+    assert len(caught) == 1
+    assert detector.backend.name == "tensorrt"
+    assert len(detector(FRAME)) > 0
+
+
+def test_kernels_that_cannot_be_compiled_are_done_without_with_one_warning(engine, monkeypatch):
+    def no_compiler(*_):
+        raise KernelError("NVRTC is not installed")
+
+    monkeypatch.setattr(device, "load_program", no_compiler)
+    with pytest.warns(CornerNetWarning, match="NVRTC is not installed; frames are prepared and corners") as caught:
+        detector = Detector.open(engine)
+    assert len(caught) == 1
+    assert detector.backend.name == "tensorrt"
+    assert len(detector(FRAME)) > 0
 
 
 # Graphs.

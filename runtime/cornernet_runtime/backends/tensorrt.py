@@ -34,6 +34,10 @@ class TensorRTBackend:
         allow_code: Whether a portable plan, which carries executable code, may be opened.
         plugin: Library of the plugin; None looks at the usual places.
 
+    Attributes:
+        device: Runs it.
+        network: The engine, for a pipeline on the same device that needs no pictures or maps on the host.
+
     Raises:
         BackendError: TensorRT or cuda.core is not installed, or the engine cannot run on this machine.
         ModelError: The plan is no CornerNet of ours.
@@ -53,12 +57,12 @@ class TensorRTBackend:
     ) -> None:
         import_tensorrt()  # what is missing first is named first
         self.spec = spec
-        self._device = CudaDevice()
+        self.device = CudaDevice()
         self.network = TensorRTNetwork(
             path,
             spec,
             record,
-            self._device,
+            self.device,
             allow_code=allow_code,
             plugin=plugin,
             rebuild=rebuild_command(path.parent, record),
@@ -66,7 +70,7 @@ class TensorRTBackend:
         self.max_batch = self.network.max_batch
         self._host_input = self._pinned(self.network.input)
         self._host_outputs = {name: self._pinned(buffer) for name, buffer in self.network.outputs.items()}
-        self._graphs: ShapeGraphs[Shape] = ShapeGraphs(self._device.stream, self._prepare)
+        self._graphs: ShapeGraphs[Shape] = ShapeGraphs(self.device.stream, self._prepare)
 
     def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
         """Run the network on float32 [N, 3, H, W]; the maps are views of pinned memory, valid until the next call.
@@ -80,7 +84,7 @@ class TensorRTBackend:
         batch = self.network.smallest_batch((count, depth, height, width))
         host_floats(self._host_input, images.size)[:] = images.reshape(-1)
         self._graphs.run((batch, depth, height, width))
-        self._device.stream.sync()
+        self.device.stream.sync()
         rows, columns = (height + 1) // self.spec.stride, (width + 1) // self.spec.stride
         maps = []
         for name, channels in output_channels(self.spec).items():
@@ -90,14 +94,14 @@ class TensorRTBackend:
 
     def close(self) -> None:
         """Let go of graphs, engine and memory."""
-        self._device.stream.sync()
+        self.device.stream.sync()
         self._graphs.close()
         self.network.close()
         for buffer in (self._host_input, *self._host_outputs.values()):
             buffer.close()
 
     def _pinned(self, buffer: Any) -> Any:  # noqa: ANN401 - cuda.core is an extra
-        return self._device.allocate_pinned(int(buffer.size), "the host's side of the network's input and outputs")
+        return self.device.allocate_pinned(int(buffer.size), "the host's side of the network's input and outputs")
 
     def _prepare(self, shape: Shape) -> Callable[[], None]:
         """Return what enqueues upload, network and download of one shape."""
@@ -107,17 +111,17 @@ class TensorRTBackend:
             (self.network.outputs[name], self._host_outputs[name], bound.output_shapes[name]) for name in OUTPUT_NAMES
         ]
         parts = [
-            (self._device.part(source, size), self._device.part(target, size))
+            (self.device.part(source, size), self.device.part(target, size))
             for source, target, own in pairs
             for size in [math.prod(own) * FLOAT_BYTES]
         ]
         upload, downloads = parts[0], parts[1:]
-        stream = self._device.stream
+        stream = self.device.stream
 
         def enqueue() -> None:
             source, target = upload
             target.copy_from(source, stream=stream)
-            bound.enqueue(self._device.handle)
+            bound.enqueue(self.device.handle)
             for source, target in downloads:
                 target.copy_from(source, stream=stream)
 
