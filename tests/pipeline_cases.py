@@ -7,6 +7,7 @@ bindings and cuda.core are the real ones, and kernels run on the CPU.
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import sys
 import time
@@ -24,7 +25,7 @@ from device_double import HostNetwork, counts
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
 from cornernet_export.verify import box_iou
 from cornernet_runtime import Detector
-from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.backends.cuda_device import CudaDevice, host_bytes
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, SizeError
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.pipeline import GpuPipeline
@@ -257,10 +258,80 @@ def what_the_kernels_cannot_keep_is_told_when_it_is_made():
     assert counts().allocated == allocated
 
 
+class OnDevice:
+    """A frame in the device's memory, as another library has it."""
+
+    def __init__(self, device, frame, pitch=None, **changes):
+        height, width, _ = frame.shape
+        pitch = pitch or 3 * width
+        self._buffer = device.allocate(height * pitch, "a frame")
+        address = int(self._buffer.handle)
+        rows = host_bytes(self._buffer, height * pitch).reshape(height, pitch)
+        rows[:, : 3 * width] = frame.reshape(height, -1)
+        strides = None if pitch == 3 * width else (pitch, 3, 1)
+        self.facts = {
+            "shape": frame.shape,
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": strides,
+            "version": 3,
+        }
+        self.facts |= {"stream": 2, **changes}
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.facts
+
+
+def frames_on_the_device_are_read_where_they_lie():
+    from cuda.core.utils import StridedMemoryView  # noqa: PLC0415 - exports DLPack
+
+    pair = Pair(small(flip=True), max_batch=4)
+    frames = [noise(126, 190, 1), noise(120, 180, 2)]
+    expected = pair.pipeline(frames)
+    held = [OnDevice(pair.device, frames[0]), OnDevice(pair.device, frames[1], pitch=640)]
+    before = counts()
+    found = pair.pipeline(held)
+    found += pair.pipeline(
+        [StridedMemoryView.from_buffer(held[0]._buffer, (126, 190, 3), dtype=np.dtype("u1")), held[1]]
+    )
+    mixed = pair.pipeline([held[0], frames[1]])
+    after = counts()
+    assert (after.allocated, after.captures) == (before.allocated, before.captures)
+    assert after.works - before.works == 1  # the upload of the one on the host
+    for want, other in zip(expected * 3, [*found, *mixed], strict=True):
+        assert np.array_equal(want.boxes, other.boxes)
+        assert np.array_equal(want.scores, other.scores)
+
+
+def arrays_of_torch_on_the_host_are_refused():
+    pair = Pair(small())
+    with pytest.raises(FrameError, match=r"torch\.Tensor: expected one on GPU 0, got one on the host; move it there"):
+        pair.pipeline([torch.from_numpy(noise(126, 190))])
+
+
+def bad_frames_on_the_device_are_refused():
+    pair = Pair(small())
+    frame = noise(126, 190)
+    for changes, said in (
+        ({"typestr": "<f4"}, r"uint8 \[H, W, 3\] in BGR order, got float32"),
+        ({"shape": (126, 570)}, r"got uint8 \[126, 570\]"),
+        ({"shape": (3, 126, 190)}, r"got uint8 \[3, 126, 190\]"),
+        ({"shape": (0, 190, 3)}, r"got uint8 \[0, 190, 3\]"),
+        ({"strides": (190, 1, 126 * 190)}, "expected pixels of 3 bytes side by side"),
+        ({"strides": (0, 3, 1)}, "pitch of a frame"),
+        ({"version": 1}, "cannot be read"),
+    ):
+        works = counts().works
+        with pytest.raises(FrameError, match=said):
+            pair.pipeline([OnDevice(pair.device, frame, **changes)])
+        assert counts().works == works
+
+
 CASES = {
     name: value
     for name, value in list(globals().items())
-    if callable(value) and getattr(value, "__module__", None) == __name__ and name.count("_") > 1
+    if inspect.isfunction(value) and getattr(value, "__module__", None) == __name__ and name.count("_") > 1
 }
 
 

@@ -126,11 +126,12 @@ class Detector:
         """Names that ``Detections.labels`` index."""
         return self.spec.class_names
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Detections:
+    def __call__(self, frame: object) -> Detections:
         """Detect the objects of one frame.
 
         Args:
-            frame: uint8 [H, W, 3], BGR, of any size.
+            frame: A NumPy array, uint8 [H, W, 3], BGR, of any size. Around an engine also an array of another library
+                on the GPU that runs it (DLPack or ``__cuda_array_interface__``), which is read where it lies.
 
         Returns:
             Detections in pixels of the frame, best first, at most ``spec.nms.max_detections``.
@@ -140,11 +141,12 @@ class Detector:
         """
         return self.batch([frame])[0]
 
-    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def batch(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
         if self._pipeline is not None:
             return self._pipeline(frames)
-        views = [place(check_frame(frame).shape[:2], self.spec, self.scales, flip=self.flip) for frame in frames]
+        pictures = [check_frame(frame) for frame in frames]
+        views = [place(picture.shape[:2], self.spec, self.scales, flip=self.flip) for picture in pictures]
         by_size: dict[Size, list[tuple[int, int]]] = {}
         for frame, own in enumerate(views):
             for number, view in enumerate(own):
@@ -154,7 +156,7 @@ class Detector:
             for start in range(0, len(looks), self.backend.max_batch):
                 batch = looks[start : start + self.backend.max_batch]
                 places = [views[frame][number] for frame, number in batch]
-                maps = self._run([frames[frame] for frame, _ in batch], places)
+                maps = self._run([pictures[frame] for frame, _ in batch], places)
                 for index, look in enumerate(batch):
                     found[look] = self._candidates(maps[index], places[index])
         return [

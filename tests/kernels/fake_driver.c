@@ -237,6 +237,11 @@ static int anyPool(void** pool) {
   return anyHandle(pool);
 }
 
+static int pointerAttribute(int* value, int attribute) {
+  *value = attribute == 2 ? 2 : 0;  // memory of a device, and that is the first
+  return 0;
+}
+
 static int elapsed(float* milliseconds) {
   *milliseconds = 0.0125F;
   return 0;
@@ -283,6 +288,7 @@ static const struct {
     {"cuMemFreeAsync", release},
     {"cuMemcpyAsync", copyAsync},
     {"cuMemGetInfo", memoryInfo},
+    {"cuPointerGetAttribute", pointerAttribute},
     {"cuDeviceGetMemPool", anyPool},
     {"cuDeviceGetDefaultMemPool", anyPool},
 };

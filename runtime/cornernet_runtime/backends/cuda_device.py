@@ -26,6 +26,7 @@ class CudaDevice:
         number: Of the GPU.
 
     Attributes:
+        number: Of the GPU.
         core: The module ``cuda.core``.
         driver: The module ``cuda.bindings.driver``.
         name: Of the GPU.
@@ -37,6 +38,7 @@ class CudaDevice:
     """
 
     def __init__(self, number: int = 0) -> None:
+        self.number = number
         self.core, self.driver = _bindings()
         try:
             self._device = self.core.Device(number)
@@ -95,6 +97,15 @@ class CudaDevice:
             return self.core.LegacyPinnedMemoryResource().allocate(size)
         except Exception as error:
             raise BackendError(self._why_no_memory(size, purpose, error)) from error
+
+    def view(self, array: object) -> Any:  # noqa: ANN401
+        """Return a ``cuda.core.utils.StridedMemoryView`` of another library's array.
+
+        It keeps the memory. The stream waits for what that library has enqueued to fill it, as far as it tells.
+        """
+        from cuda.core.utils import StridedMemoryView  # noqa: PLC0415 - an extra
+
+        return StridedMemoryView.from_any_interface(array, stream_ptr=self.handle)
 
     def part(self, buffer: Any, size: int, start: int = 0) -> Any:  # noqa: ANN401
         """Return ``size`` bytes of a buffer as a buffer; it owns nothing, so ``buffer`` must outlive it."""

@@ -18,19 +18,18 @@ from cornernet_runtime.kernels.device import LoadedKernels
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View
 from cornernet_runtime.kernels.soft_nms import DetectionMemory
 from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.pipeline.frames import take_frame
 from cornernet_runtime.pipeline.memory import DeviceBlock, Mirror
 from cornernet_runtime.pipeline.plan import Plan
-from cornernet_runtime.preprocess import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
     from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
+    from cornernet_runtime.pipeline.frames import Frame
     from cornernet_runtime.pipeline.plan import Batch
     from cornernet_runtime.spec import ModelSpec
 
@@ -89,11 +88,12 @@ class GpuPipeline:
         self._graphs: ShapeGraphs[Plan] = ShapeGraphs(device.stream, self._prepare)
         self._fitting: set[Plan] = set()
 
-    def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def __call__(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs as possible.
 
         Args:
-            frames: uint8 [H, W, 3], BGR, any strides.
+            frames: uint8 [H, W, 3], BGR, as for ``frames.take_frame``: NumPy arrays, which are uploaded, or arrays of
+                other libraries on this device, which are read where they lie, and not kept.
 
         Returns:
             The detections of each, in pixels of it, best first, at most ``spec.nms.max_detections``.
@@ -103,7 +103,8 @@ class GpuPipeline:
             SizeError: The network does not take the input size that a frame needs.
             BackendError: The network or a kernel cannot be run, or there is too little memory.
         """
-        views = [place(check_frame(frame).shape[:2], self._spec, self._scales, flip=self._flip) for frame in frames]
+        taken = [take_frame(frame, self._device) for frame in frames]
+        views = [place(frame.size, self._spec, self._scales, flip=self._flip) for frame in taken]
         alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for number, own in enumerate(views):
             alike.setdefault(tuple(view.input_size for view in own), []).append(number)
@@ -115,9 +116,9 @@ class GpuPipeline:
             for start in range(0, len(numbers), together):
                 some = numbers[start : start + together]
                 plan = Plan(sizes, len(some))
-                results = self._run(plan, [frames[number] for number in some], [views[number] for number in some])
+                results = self._run(plan, [taken[number] for number in some], [views[number] for number in some])
                 found.update(zip(some, results, strict=True))
-        return [found[number] for number in range(len(frames))]
+        return [found[number] for number in range(len(taken))]
 
     def close(self) -> None:
         """Let go of graphs and memory; the network remains."""
@@ -126,9 +127,7 @@ class GpuPipeline:
         for memory in (self._frames, self._places, self._found, self._candidates, self._workspace, self._table):
             memory.close()
 
-    def _run(
-        self, plan: Plan, frames: Sequence[NDArray[np.uint8]], views: Sequence[Sequence[Placement]]
-    ) -> list[Detections]:
+    def _run(self, plan: Plan, frames: Sequence[Frame], views: Sequence[Sequence[Placement]]) -> list[Detections]:
         self._make_room(plan)
         self._write_places(plan, self._upload(frames), views)
         self._graphs.run(plan)
@@ -137,18 +136,28 @@ class GpuPipeline:
         block = self._found.host.bytes[: memory.nbytes].copy()
         return [Detections(*memory.read(block, frame), self._spec.class_names) for frame in range(plan.frames)]
 
-    def _upload(self, frames: Sequence[NDArray[np.uint8]]) -> list[DeviceFrame]:
-        """Enqueue the upload of frames; while one is under way the next is copied to pinned memory."""
-        starts = np.cumsum([0, *(-(-frame.size // ALIGNMENT) * ALIGNMENT for frame in frames)]).tolist()
-        self._frames.reserve(starts[-1])
-        pinned = self._frames.host.bytes
-        lying = []
-        for frame, start in zip(frames, starts, strict=False):
-            np.copyto(pinned[start : start + frame.size].reshape(frame.shape), frame)
-            self._frames.upload(start, frame.size)
-            height, width = frame.shape[:2]
-            lying.append(DeviceFrame(self._frames.device.address + start, (height, width), 3 * width))
-        return lying
+    def _upload(self, frames: Sequence[Frame]) -> list[DeviceFrame]:
+        """Enqueue the upload of frames; while one is under way the next is copied to pinned memory.
+
+        Returns:
+            Where each lies, also those that were on the device.
+        """
+        places, end = [], 0
+        for frame in frames:
+            places.append(end)
+            end += 0 if frame.pixels is None else -(-frame.pixels.size // ALIGNMENT) * ALIGNMENT
+        self._frames.reserve(end)
+        found = []
+        for frame, start in zip(frames, places, strict=True):
+            lying = frame.lying
+            if frame.pixels is not None:
+                size = frame.pixels.size
+                np.copyto(self._frames.host.bytes[start : start + size].reshape(frame.pixels.shape), frame.pixels)
+                self._frames.upload(start, size)
+                lying = DeviceFrame(self._frames.device.address + start, frame.size, 3 * frame.size[1])
+            if lying is not None:
+                found.append(lying)
+        return found
 
     def _write_places(self, plan: Plan, frames: Sequence[DeviceFrame], views: Sequence[Sequence[Placement]]) -> None:
         """Write to pinned memory what the kernels have to know of each view, in the order of the batches."""
