@@ -19,7 +19,6 @@ from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_runtime import plugin
-from cornernet_runtime.backends import tensorrt_plugin
 from cornernet_runtime.spec import ModelSpec
 
 SMALL = CornerNetConfig(
@@ -84,9 +83,8 @@ def tensorrt(
         monkeypatch.setitem(sys.modules, name, double)
     monkeypatch.delenv("CORNERNET_PLUGIN", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for module in (plugin, tensorrt_plugin):
-        monkeypatch.setattr(module, "PACKAGED_PLUGIN", tmp_path / "lib" / "libcornernet_plugins.so")
-    monkeypatch.setattr(tensorrt_plugin, "BUILT_PLUGIN", tmp_path / "build" / "libcornernet_plugins.so")
+    monkeypatch.setattr(plugin, "PACKAGED_PLUGIN", tmp_path / "lib" / "libcornernet_plugins.so")
+    monkeypatch.setattr(plugin, "BUILT_PLUGIN", tmp_path / "build" / "libcornernet_plugins.so")
     return trt
 
 
