@@ -23,9 +23,13 @@ PEAKS = 60  # that stand out of a plateau, fewer than are kept
 
 def fixed_decode(rng: Generator) -> Iterator[KernelCase]:
     """Yield decode of wide maps, of plateaus, and of as many corners as the kernels can keep."""
-    # A row takes two warps or four; the last of each type and both aligned ones are wider than a block.
+    # A row takes two warps or four; those over 1024 or 512 are wider than a block, one aligned and one not.
     for half, width in ((True, 300), (True, 1030), (True, 1032), (False, 300), (False, 518), (False, 520)):
-        yield _decode("wide", random_maps(rng, 1, 20, width), DecodeParameters(), half=half)
+        maps = random_maps(rng, 1, 20, width)
+        for border in range(256 if half else 128, width, 256 if half else 128):  # of two warps: most peaks are there
+            for heat in (maps.tl_heat, maps.br_heat):
+                heat[:, :, border - 1 : border + 1] += 4
+        yield _decode("wide", maps, DecodeParameters(), half=half)
     for half in (True, False):
         yield _decode("plateau", _plateau(rng), DecodeParameters(), half=half)
     yield _decode("1024 corners", random_maps(rng, 2, 70, 72), DecodeParameters(1024, 1024), half=True)
