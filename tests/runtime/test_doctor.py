@@ -265,7 +265,8 @@ def test_lean_tensorrt_is_named_as_such(install, tmp_path, monkeypatch):
 
 
 def test_plugin_is_looked_for_at_the_path_in_the_environment(monkeypatch, tmp_path):
-    assert (facts()["plugin"].value, facts()["plugin"].command) == ("in no usual place; built in a checkout", "make wheel")
+    fact = facts()["plugin"]
+    assert (fact.value, fact.command) == ("in no usual place; built in a checkout", "make wheel")
     library = tmp_path / "libcornernet.so"
     monkeypatch.setenv("CORNERNET_PLUGIN", str(library))
     assert facts()["plugin"].state == "problem"
