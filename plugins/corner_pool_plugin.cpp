@@ -204,11 +204,15 @@ int32_t CornerPoolPlugin::enqueue(const PluginTensorDesc* inputDescs,
   const cudaError_t error = launchCornerPool(corner_, format, inputs[0], inputs[1], outputs[0],
                                              shape, workspace, wanted, stream);
   if (error == cudaSuccess) return kDone;
+  const char* said = cudaGetErrorString(error);
+  if (error != cudaErrorInvalidValue) {
+    reportError("%s: could not launch on %s: %s", name, describe(first).text, said);
+    return kFailed;
+  }
   reportError(
       "%s: could not launch on %s: %s. Inputs %p and %p, output %p, workspace %p: expected "
       "none null, and multiples of 16 in hwc8 and for the workspace",
-      name, describe(first).text, cudaGetErrorString(error), inputs[0], inputs[1], outputs[0],
-      workspace);
+      name, describe(first).text, said, inputs[0], inputs[1], outputs[0], workspace);
   return kFailed;
 }
 

@@ -150,7 +150,8 @@ def _print_one(console: Console, row: Row) -> None:
 
 
 def _print_several(console: Console, rows: list[Row]) -> None:
-    console.print(f"{_extent(rows[0].accuracy)}; about ms from frame to boxes, COCO metrics in points of 100")
+    title = f"{_extent(rows[0].accuracy)}; about ms from frame to boxes, COCO metrics in points of 100"
+    console.print(title, soft_wrap=True)
     table = Table("model", box=box.SIMPLE_HEAD)
     for heading in ("ms", *COMPARED.values()):
         table.add_column(heading, justify="right", no_wrap=True)

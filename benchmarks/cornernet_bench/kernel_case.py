@@ -28,6 +28,8 @@ class KernelCase:
         start: From the addresses of these to what is to be run.
         problem: From what lies there after to what is wrong with it; None if nothing is.
         moved_bytes: That must be read or written at least; 0 in a case that is not timed.
+        target_us: The design's figure for it, microseconds; None if it has none.
+        graph: Whether it is timed as one replay of a captured graph, instead of launch by launch.
         pointers: Where addresses stand in the memory: in which array, bytes from its start, of which array.
     """
 
@@ -37,4 +39,6 @@ class KernelCase:
     start: Callable[[Mapping[str, int]], list[Launch] | PoolingCall]
     problem: Callable[[Memory], str | None]
     moved_bytes: int = 0
+    target_us: float | None = None
+    graph: bool = False
     pointers: tuple[tuple[str, int, str], ...] = field(default=())

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench import pooling_library
-from cornernet_bench.kernels_cases import CASES, random_cases, timed_cases
+from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
 from cornernet_runtime.errors import CornerNetError, KernelError
@@ -91,7 +91,10 @@ class Timing:
         iterations: Timed runs.
         warm_up: Runs before those.
         input_sets: Of other values, in rotation.
-        times_us: Percentiles in microseconds by name, such as ``p50_us``.
+        times_us: Percentiles in microseconds by name, such as ``p50_us``, the L2 cache emptied before each run.
+        hot_times_us: The same right after an untimed run of the same, the cache as that leaves it.
+        target_us: The design's figure for the median, if it has one.
+        graph: Whether a run is one replay of a captured graph, instead of launch by launch.
         moved_bytes: That must be read or written at least.
         bandwidth_gb_s: These over the median.
         copy_share: That as a share of what a copy on the device moves a second.
@@ -104,6 +107,9 @@ class Timing:
     warm_up: int
     input_sets: int
     times_us: dict[str, float]
+    hot_times_us: dict[str, float]
+    target_us: float | None
+    graph: bool
     moved_bytes: int
     bandwidth_gb_s: float
     copy_share: float
@@ -151,13 +157,12 @@ class KernelReport:
 def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
     """Do the layers that are asked for, as far as this machine can.
 
+    A layer fails, and the others are reported all the same, where a GPU cannot be used, or there is none although
+    CORNERNET_REQUIRE_GPU=1.
+
     Args:
         request: What to do.
         say: Called with a line whenever something takes a while.
-
-    Raises:
-        BackendError: There is a GPU that cannot be used.
-        KernelError: There is none although CORNERNET_REQUIRE_GPU=1.
     """
     layers: list[Layer] = []
     resources: list[Resources] = []
@@ -171,12 +176,15 @@ def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
     if "L5" in request.layers:
         reason = _why_no_gpu()
         if reason is None:
-            layer, gpu = _on_the_gpu(request, say)
-            layers.append(layer)
-        elif os.environ.get(REQUIRE_GPU) == "1":
-            raise KernelError(f"{REQUIRE_GPU}=1, but {reason}")
+            try:
+                layer, gpu = _on_the_gpu(request, say)
+            except CornerNetError as error:
+                layer = Layer("L5", "failed", str(error))
+        elif _is_required():
+            layer = Layer("L5", "failed", f"{REQUIRE_GPU}=1, but {reason}")
         else:
-            layers.append(Layer("L5", "skipped", reason))
+            layer = Layer("L5", "skipped", reason)
+        layers.append(layer)
     return KernelReport(tuple(layers), _versions(), tuple(resources), gpu)
 
 
@@ -220,6 +228,10 @@ def _compiled(request: Request, say: Callable[[str], None]) -> tuple[Layer, list
     return Layer("L2", "passed", f"{said} (NVRTC {nvrtc_version()})"), rows
 
 
+def _is_required() -> bool:
+    return os.environ.get(REQUIRE_GPU) == "1"
+
+
 def _why_no_gpu() -> str | None:
     try:
         found = find_gpus()
@@ -234,12 +246,12 @@ def _on_the_gpu(request: Request, say: Callable[[str], None]) -> tuple[Layer, Gp
     problems: list[str] = []
     timings: list[Timing] = []
     with Gpu() as gpu, tempfile.TemporaryDirectory() as folder:
-        pooling, note = _pooling(Path(folder), gpu, say)
-        notes = [note] if note else []
+        pooling, notes = _pooling(Path(folder), gpu, say, problems)
         kernels = [kernel for kernel in CASES if pooling or kernel != "corner_pool"]
         for kernel in kernels:
-            say(f"L5: {kernel}, {request.cases} random cases")
+            say(f"L5: {kernel}, fixed and {request.cases} random cases")
             cases = [
+                *fixed_cases(kernel, rng),
                 *random_cases(kernel, rng, request.cases),
                 *(timed_cases(kernel, rng) if request.iterations else ()),
             ]
@@ -252,7 +264,7 @@ def _on_the_gpu(request: Request, say: Callable[[str], None]) -> tuple[Layer, Gp
             say(f"L5: {kernel}, timed")
             for sets in _input_sets(kernel, request.seed):
                 times = gpu.time(sets, pooling, request.iterations, request.warm_up)
-                timings.append(_timing(sets[0], times, request, copy_gb_s))
+                timings.append(_timing(sets[0], *times, request, copy_gb_s))
         facts = gpu.facts
     if request.sanitize:
         say("L5: compute-sanitizer")
@@ -268,12 +280,20 @@ def _on_the_gpu(request: Request, say: Callable[[str], None]) -> tuple[Layer, Gp
 
 
 def _pooling(
-    folder: Path, gpu: Gpu, say: Callable[[str], None]
-) -> tuple[pooling_library.PoolingLibrary | None, str | None]:
+    folder: Path, gpu: Gpu, say: Callable[[str], None], problems: list[str]
+) -> tuple[pooling_library.PoolingLibrary | None, list[str]]:
+    """Return corner pooling's library, or what to note if there is none; add to ``problems`` what is a failure."""
     if reason := pooling_library.why_not():
-        return None, f"corner_pool skipped: {reason}"
+        if not _is_required():
+            return None, [f"corner_pool skipped: {reason}"]
+        problems.append(f"{REQUIRE_GPU}=1, but corner_pool cannot be run: {reason}")
+        return None, []
     say("L5: building corner_pool with nvcc")
-    return pooling_library.PoolingLibrary(pooling_library.build_library(folder, gpu.capability)), None
+    try:
+        return pooling_library.PoolingLibrary(pooling_library.build_library(folder, gpu.capability)), []
+    except (CornerNetError, OSError) as error:  # nvcc's, such as a GPU that it does not know; the loader's
+        problems.append(f"corner_pool: {error}")
+        return None, []
 
 
 def _input_sets(kernel: str, seed: int) -> Iterator[list[KernelCase]]:
@@ -283,8 +303,9 @@ def _input_sets(kernel: str, seed: int) -> Iterator[list[KernelCase]]:
         yield list(sets)
 
 
-def _timing(case: KernelCase, times: NDArray[np.float64], request: Request, copy_gb_s: float) -> Timing:
-    values = np.percentile(times, PERCENTILES)
+def _timing(
+    case: KernelCase, times: NDArray[np.float64], hot: NDArray[np.float64], request: Request, copy_gb_s: float
+) -> Timing:
     bandwidth = case.moved_bytes / float(np.median(times)) / 1e3
     return Timing(
         case.kernel,
@@ -292,7 +313,10 @@ def _timing(case: KernelCase, times: NDArray[np.float64], request: Request, copy
         len(times),
         request.warm_up,
         INPUT_SETS,
-        {f"p{number}_us": round(float(value), 3) for number, value in zip(PERCENTILES, values, strict=True)},
+        _percentiles(times),
+        _percentiles(hot),
+        case.target_us,
+        case.graph,
         case.moved_bytes,
         bandwidth,
         bandwidth / copy_gb_s,
@@ -300,11 +324,16 @@ def _timing(case: KernelCase, times: NDArray[np.float64], request: Request, copy
     )
 
 
+def _percentiles(times: NDArray[np.float64]) -> dict[str, float]:
+    values = np.percentile(times, PERCENTILES)
+    return {f"p{number}_us": round(float(value), 3) for number, value in zip(PERCENTILES, values, strict=True)}
+
+
 def _sanitize(request: Request) -> tuple[list[str], list[str]]:
     """Run the checks again under compute-sanitizer; return what to note and what is wrong."""
     program = shutil.which("compute-sanitizer")
     if program is None:
-        return ["compute-sanitizer is not on PATH: it comes with the CUDA toolkit"], []
+        return [], ["--sanitize: compute-sanitizer is not on PATH: it comes with the CUDA toolkit"]
     checks = [sys.executable, "-m", "cornernet_bench.cli", "kernels", "--layers", "L5", "--iterations", "0"]
     checks += ["--cases", "2", "--seed", str(request.seed)]
     notes: list[str] = []

@@ -1,18 +1,20 @@
 """What the CUDA kernels are checked on and timed with.
 
 A case is data, so that a GPU and the tests on the CPU run the very same one. A kernel joins by its functions in
-``CASES`` and ``DESIGNS``.
+``CASES`` and ``DESIGNS``; postprocess is decode and soft-NMS in one.
 """
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cornernet_bench import kernels_decode_cases as decode_cases
+from cornernet_bench import kernels_fixed_cases as fixed
+from cornernet_bench import kernels_postprocess_cases as postprocess
 from cornernet_bench.kernel_case import KernelCase
 from cornernet_bench.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
 from cornernet_runtime.geometry import fit, place
@@ -34,12 +36,17 @@ if TYPE_CHECKING:
 def random_cases(kernel: str, rng: Generator, count: int) -> Iterator[KernelCase]:
     """Yield cases of random shapes, to be checked."""
     for _ in range(count):
-        yield CASES[kernel][0](rng)
+        yield CASES[kernel].random(rng)
+
+
+def fixed_cases(kernel: str, rng: Generator) -> Iterator[KernelCase]:
+    """Yield the cases of paths that random shapes and the design's do not take, to be checked."""
+    yield from CASES[kernel].fixed(rng)
 
 
 def timed_cases(kernel: str, rng: Generator) -> Iterator[KernelCase]:
     """Yield the cases of the design's figures, to be checked and timed."""
-    yield from CASES[kernel][1](rng)
+    yield from CASES[kernel].timed(rng)
 
 
 def design_launches(source: str) -> list[Launch]:
@@ -97,6 +104,39 @@ def _random_pooling(rng: Generator) -> KernelCase:
     return replace(_pooling_case(rng, corner, layout, (batch, channels, height, width)), moved_bytes=0)
 
 
+# What the launcher treats in a way of its own, by layout.
+_POOLING_SHAPES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
+    "float": (
+        (1, 2, 9, 140),  # aligned rows of two warps
+        (1, 2, 9, 141),
+        (1, 1, 5, 1200),  # rows of several tiles, aligned
+        (1, 1, 5, 601),
+        (1, 2, 17, 10000),  # maxima in the workspace
+    ),
+    "half": (
+        (1, 2, 9, 264),
+        (1, 2, 9, 263),
+        (1, 1, 5, 1040),
+        (1, 1, 5, 1030),
+        (1, 1, 17, 20000),
+        (1, 65600, 2, 3),  # more planes than blocks of a grid
+    ),
+    "half, channels last": (
+        (1, 8, 70, 40),  # several bands of a plane
+        (1, 9, 20, 130),
+        (1, 8, 18, 2500),
+        (65600, 1, 1, 1),
+    ),
+}
+
+
+def _fixed_pooling(rng: Generator) -> Iterator[KernelCase]:
+    for layout, shapes in _POOLING_SHAPES.items():
+        for shape in shapes:
+            for corner in (TOP_LEFT, BOTTOM_RIGHT):
+                yield replace(_pooling_case(rng, corner, layout, shape), moved_bytes=0)
+
+
 def _timed_pooling(rng: Generator) -> Iterator[KernelCase]:
     for layout in FORMATS:
         yield _pooling_case(rng, TOP_LEFT, layout, (1, 128, 128, 128))
@@ -137,7 +177,7 @@ def _preprocess_case(
     read = sum(min(frame.nbytes, most) for frame, most in zip(frames, seen, strict=True))
     pointers = tuple((("views", index * ctypes.sizeof(View), f"frame {index}")) for index in range(len(views)))
     moved = read + memory["input"].nbytes
-    return KernelCase("preprocess", title, memory, start, problem, moved, pointers)
+    return KernelCase("preprocess", title, memory, start, problem, moved, pointers=pointers)
 
 
 def _frame(rng: Generator, height: int, width: int) -> NDArray[np.uint8]:
@@ -152,6 +192,15 @@ def _random_preprocess(rng: Generator) -> KernelCase:
     half, gap = bool(rng.integers(2)), int(rng.integers(0, 40))
     title = " ".join("x".join(map(str, size)) for size in sizes) + (", half" if half else ", float")
     return replace(_preprocess_case(frames, views, half=half, gap=gap, title=title), moved_bytes=0)
+
+
+def _fixed_preprocess(rng: Generator) -> Iterator[KernelCase]:
+    view = fit((45, 71), (63, 95))
+    frames = [_frame(rng, 45, 71)] * 2
+    for half in (False, True):
+        title = f"45x71 and its mirror, rows apart, {'half' if half else 'float'}"
+        case = _preprocess_case(frames, [view, replace(view, mirrored=True)], half=half, gap=7, title=title)
+        yield replace(case, moved_bytes=0)
 
 
 def _timed_preprocess(rng: Generator) -> Iterator[KernelCase]:
@@ -170,11 +219,20 @@ def _design_preprocess() -> list[Launch]:
     return [launch for half in (False, True) for launch in preprocess(8, 8, 8, (1, 3, 511, 511), half=half)]
 
 
-CASES: dict[str, tuple[Callable[[Generator], KernelCase], Callable[[Generator], Iterator[KernelCase]]]] = {
-    "corner_pool": (_random_pooling, _timed_pooling),
-    "preprocess": (_random_preprocess, _timed_preprocess),
-    "decode": (decode_cases.random_decode, decode_cases.timed_decode),
-    "soft_nms": (decode_cases.random_soft_nms, decode_cases.timed_soft_nms),
+class Cases(NamedTuple):
+    """Where the cases of a kernel come from: a random one, those of special paths, those of the design's figures."""
+
+    random: Callable[[Generator], KernelCase]
+    fixed: Callable[[Generator], Iterator[KernelCase]]
+    timed: Callable[[Generator], Iterator[KernelCase]]
+
+
+CASES: dict[str, Cases] = {
+    "corner_pool": Cases(_random_pooling, _fixed_pooling, _timed_pooling),
+    "preprocess": Cases(_random_preprocess, _fixed_preprocess, _timed_preprocess),
+    "decode": Cases(decode_cases.random_decode, fixed.fixed_decode, decode_cases.timed_decode),
+    "soft_nms": Cases(decode_cases.random_soft_nms, fixed.fixed_soft_nms, decode_cases.timed_soft_nms),
+    "postprocess": Cases(postprocess.random_postprocess, postprocess.fixed_postprocess, postprocess.timed_postprocess),
 }
 DESIGNS: dict[str, Callable[[], list[Launch]]] = {
     "preprocess": _design_preprocess,

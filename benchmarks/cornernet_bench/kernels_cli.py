@@ -142,6 +142,11 @@ def _print_gpu(console: Console, gpu: GpuReport) -> None:
         rates = (f"{one.bandwidth_gb_s:.0f}", f"{100 * one.copy_share:.0f} %", f"{one.floor_us:.2f}")
         table.add_row(escape(f"{one.kernel}: {one.title}"), *times, *rates)
     console.print(table)
+    for one in gpu.timings:
+        if one.target_us is not None:
+            median = one.times_us["p50_us"]
+            said = f"{one.kernel}: {one.title}: {median:.2f} us, at most {one.target_us:.0f} us wanted"
+            console.print(said, soft_wrap=True, markup=False)
 
 
 def _layers(text: str) -> tuple[str, ...]:

@@ -47,22 +47,22 @@ def random_decode(rng: Generator) -> KernelCase:
     """Return a case of random maps, quantised in part so that many heats are equal."""
     images, classes, height, width = (int(side) for side in rng.integers(1, [3, 9, 70, 70]))
     half = bool(rng.integers(2))
-    maps = [_random_maps(rng, classes, height, width) for _ in range(images)]
+    maps = [random_maps(rng, classes, height, width) for _ in range(images)]
     size = (STRIDE * height - 1, STRIDE * width - 1)
     frames = [tuple(int(side) for side in rng.integers(20, 600, 2)) for _ in range(images)]
     views = [replace(fit((frame[0], frame[1]), size), mirrored=bool(rng.integers(2))) for frame in frames]
     parameters = DecodeParameters(int(rng.integers(1, 120)), int(rng.integers(1, 1025)))
     title = f"{images}x{classes}x{height}x{width}, {'half' if half else 'float'}"
-    return _decode_case(title, maps, views, parameters, half=half)
+    return decode_case(title, maps, views, parameters, half=half)
 
 
 def timed_decode(rng: Generator) -> Iterator[KernelCase]:
-    """Yield decode of 80x128x128, of objects on a quiet ground, as a trained model sees them, and of noise."""
+    """Yield decode of 80x128x128: of forty objects, as ideal maps with noise, and of nothing but noise."""
     view = fit((1080, 1920), (INPUT, INPUT))
-    for content, maps in (("objects", object_maps(rng)), ("noise", noise_maps(rng))):
+    for content, maps in (("forty ideal objects", object_maps(rng)), ("noise", noise_maps(rng))):
         for half in (True, False):
             title = f"{CLASSES}x{SIDE}x{SIDE}, {content}, {'half' if half else 'float'}"
-            case = _decode_case(title, [maps], [view], DecodeParameters(), half=half)
+            case = decode_case(title, [maps], [view], DecodeParameters(), half=half)
             yield replace(case, moved_bytes=2 * CLASSES * SIDE * SIDE * (2 if half else 4))
 
 
@@ -73,16 +73,16 @@ def random_soft_nms(rng: Generator) -> KernelCase:
     methods: tuple[NmsMethod, ...] = ("gaussian", "linear", "hard")
     method = methods[rng.integers(3)]
     parameters = NmsParameters(method=method, max_detections=int(rng.integers(1, 200)))
-    found = [_crowd(rng, classes, count) for count in counts]
+    found = [crowd(rng, classes, count) for count in counts]
     title = f"{frames} frames of {views} views, {classes} classes, {method}"
-    return _nms_case(title, found, frames, classes, parameters, capacity=300, merging=bool(rng.integers(2)))
+    return nms_case(title, found, frames, classes, parameters, capacity=300, merging=bool(rng.integers(2)))
 
 
 def timed_soft_nms(rng: Generator) -> Iterator[KernelCase]:
     """Yield soft-NMS of 1000 candidates to 100, of one class, which is the worst case, and of 80."""
     for classes in (1, CLASSES):
-        found = [_crowd(rng, classes, 1000)]
-        case = _nms_case(f"1000 of {classes} classes", found, 1, classes, NmsParameters(), capacity=1000, merging=False)
+        found = [crowd(rng, classes, 1000)]
+        case = nms_case(f"1000 of {classes} classes", found, 1, classes, NmsParameters(), capacity=1000, merging=False)
         yield replace(case, moved_bytes=1000 * 24)
 
 
@@ -136,7 +136,9 @@ def unmatched(found: Found, expected: Found, tolerance: float) -> str | None:
     return None
 
 
-def _random_maps(rng: Generator, classes: int, height: int, width: int) -> CornerMaps:
+def random_maps(rng: Generator, classes: int, height: int, width: int) -> CornerMaps:
+    """Return maps of one image, quantised so that heats are equal here and there and half loses nothing."""
+
     def one(channels: int, step: float) -> NDArray[np.float32]:
         values = rng.standard_normal((channels, height, width), np.float32)
         return np.asarray(np.round(values / step) * step, np.float32)  # exact in half as well
@@ -150,7 +152,7 @@ def _device_maps(addresses: Mapping[str, int], shape: tuple[int, int, int, int],
     return decoding.DeviceMaps(**named, shape=shape, heat_type=kind, place_type=kind)
 
 
-def _decode_case(
+def decode_case(
     title: str,
     maps: Sequence[CornerMaps],
     views: Sequence[Placement],
@@ -158,6 +160,7 @@ def _decode_case(
     *,
     half: bool,
 ) -> KernelCase:
+    """Return a case of maps, one image for each of the views."""
     element = np.float16 if half else np.float32
     stacked = {name: np.stack([getattr(one, name) for one in maps]).astype(element) for name in OUTPUT_NAMES}
     images, classes, height, width = stacked["tl_heat"].shape
@@ -202,14 +205,15 @@ def _reference(maps: CornerMaps, view: Placement, parameters: DecodeParameters) 
     return replace(candidates, boxes=clipped)[inside]
 
 
-def _crowd(rng: Generator, classes: int, count: int) -> Candidates:
+def crowd(rng: Generator, classes: int, count: int) -> Candidates:
+    """Return overlapping candidates, best first."""
     boxes, scores, labels = overlapping_boxes(rng, classes, count)
     order = np.argsort(-scores)
     top, bottom = rng.uniform(0.01, 1, (2, count)).astype(np.float32)
     return Candidates(boxes[order], scores[order], top, bottom, labels[order])
 
 
-def _nms_case(
+def nms_case(
     title: str,
     found: Sequence[Candidates],
     frames: int,
@@ -219,6 +223,7 @@ def _nms_case(
     capacity: int,
     merging: bool,
 ) -> KernelCase:
+    """Return a case of the candidates of each view, those of a frame one after the other."""
     room = CandidateMemory(BASE, len(found), capacity)
     detections = suppressing.DetectionMemory(BASE, frames, parameters.max_detections)
     size = suppressing.workspace_bytes(room, frames, classes, parameters)
@@ -229,7 +234,7 @@ def _nms_case(
     }
     views = len(found) // frames
     expected = [
-        _suppressed(Candidates.joined(found[frame * views : (frame + 1) * views]), parameters, merging=merging)
+        suppressed(Candidates.joined(found[frame * views : (frame + 1) * views]), parameters, merging=merging)
         for frame in range(frames)
     ]
 
@@ -250,7 +255,8 @@ def _nms_case(
     return KernelCase("soft_nms", title + (", merging" if merging else ""), memory, start, problem)
 
 
-def _suppressed(found: Candidates, parameters: NmsParameters, *, merging: bool) -> Found:
+def suppressed(found: Candidates, parameters: NmsParameters, *, merging: bool) -> Found:
+    """Return the reference's detections of one frame."""
     if merging:
         corners = np.stack([found.tl_scores, found.br_scores], axis=1)
         kept, scores, boxes = merging_soft_nms(found.boxes, found.scores, corners, found.labels, parameters)

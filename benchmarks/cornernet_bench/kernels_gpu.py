@@ -1,17 +1,20 @@
 """Cases run on a GPU: their memory, what they leave there, and how long they take.
 
-Times are those of the GPU between two events in one stream. Before each run a buffer larger than the L2 cache is
-written, which empties it, and takes long enough that the launches behind it wait in the stream and not for Python.
+Times are those of the GPU between two events in one stream. Before each run a buffer larger than the L2 cache is read,
+which empties it, and takes long enough that the launches behind it wait in the stream and not for Python. A hot run
+follows another of the same, which is not timed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from cornernet_bench.kernels_flush import CacheFlush
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels.device import LoadedKernels
@@ -66,7 +69,7 @@ class Gpu:
         self._owned: list[Any] = []
         l2 = self._ask(driver.cuDeviceGetAttribute, driver.CUdevice_attribute(L2_BYTES), self._device)
         self._flush_bytes = max(LEAST_FLUSH, 4 * l2)
-        self._flush: Any = None
+        self._flush: CacheFlush | None = None
         name = self._ask(driver.cuDeviceGetName, 256, self._device)
         version = self._ask(driver.cuDriverGetVersion)
         self.facts = GpuFacts(
@@ -92,14 +95,23 @@ class Gpu:
 
     def time(
         self, cases: Sequence[KernelCase], pooling: PoolingLibrary | None, iterations: int, warm_up: int
-    ) -> NDArray[np.float64]:
-        """Return microseconds [iterations] of cases of one kind but other values, which take turns."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return microseconds [iterations] of cases of one kind but other values, which take turns: cold, and hot."""
         loaded = [_Loaded(self, case, pooling) for case in cases]
+        graphs: list[Any] = []
+        runs: list[Callable[[], object]] = []
         try:
-            for one in loaded:
+            for case, one in zip(cases, loaded, strict=True):
                 one.fill()
-            return self._time([one.enqueue for one in loaded], iterations, warm_up)
+                if case.graph:
+                    graphs.append(self._captured(one.enqueue))
+                    runs.append(partial(self._ask, self._driver.cuGraphLaunch, graphs[-1], self._stream))
+                else:
+                    runs.append(one.enqueue)
+            return self._time(runs, iterations, warm_up), self._time(runs, iterations, warm_up, hot=True)
         finally:
+            for graph in graphs:
+                self._ask(self._driver.cuGraphExecDestroy, graph)
             for one in loaded:
                 one.close()
 
@@ -150,22 +162,15 @@ class Gpu:
 
     def replay(self, enqueue: Callable[[], object]) -> None:
         """Capture what a function enqueues and launch the graph of it."""
-        driver = self._driver
-        self._ask(driver.cuStreamBeginCapture, self._stream, driver.CUstreamCaptureMode(1))  # THREAD_LOCAL
-        try:
-            enqueue()
-        finally:
-            graph = self._ask(driver.cuStreamEndCapture, self._stream)
-        executable = self._ask(driver.cuGraphInstantiate, graph, 0)
-        self._ask(driver.cuGraphLaunch, executable, self._stream)
-        self._ask(driver.cuStreamSynchronize, self._stream)
-        self._ask(driver.cuGraphExecDestroy, executable)
-        self._ask(driver.cuGraphDestroy, graph)
+        executable = self._captured(enqueue)
+        self._ask(self._driver.cuGraphLaunch, executable, self._stream)
+        self._ask(self._driver.cuStreamSynchronize, self._stream)
+        self._ask(self._driver.cuGraphExecDestroy, executable)
 
     def close(self) -> None:
         """Let go of the stream and the buffer that empties the cache."""
         if self._flush is not None:
-            self.free(self._flush)
+            self._flush.close()
         self._ask(self._driver.cuStreamDestroy, self._stream)
 
     def __enter__(self) -> Self:
@@ -176,18 +181,35 @@ class Gpu:
     ) -> None:
         self.close()
 
-    def _time(self, runs: Sequence[Callable[[], object]], iterations: int, warm_up: int) -> NDArray[np.float64]:
+    def _captured(self, enqueue: Callable[[], object]) -> Any:  # noqa: ANN401 - the driver's
+        """Return what a function enqueues as a graph that can be launched."""
+        driver = self._driver
+        self._ask(driver.cuStreamBeginCapture, self._stream, driver.CUstreamCaptureMode(1))  # THREAD_LOCAL
+        try:
+            enqueue()
+        finally:
+            graph = self._ask(driver.cuStreamEndCapture, self._stream)
+        executable = self._ask(driver.cuGraphInstantiate, graph, 0)
+        self._ask(driver.cuGraphDestroy, graph)
+        return executable
+
+    def _time(
+        self, runs: Sequence[Callable[[], object]], iterations: int, warm_up: int, *, hot: bool = False
+    ) -> NDArray[np.float64]:
         driver = self._driver
         if self._flush is None:
-            self._flush = self.allocate(self._flush_bytes)
+            self._flush = CacheFlush(self._ask, self.capability, self.facts.multiprocessors, self._flush_bytes)
         events = [(self._ask(driver.cuEventCreate, 0), self._ask(driver.cuEventCreate, 0)) for _ in range(iterations)]
         turns = cycle(runs)
         for _ in range(warm_up):
             next(turns)()
-        for index, (begin, end) in enumerate(events):
-            self._ask(driver.cuMemsetD8Async, self._flush, index % 256, self._flush_bytes, self._stream)
+        for begin, end in events:
+            run = next(turns)
+            self._flush.enqueue(self._stream)
+            if hot:
+                run()
             self._ask(driver.cuEventRecord, begin, self._stream)
-            next(turns)()
+            run()
             self._ask(driver.cuEventRecord, end, self._stream)
         self._ask(driver.cuStreamSynchronize, self._stream)
         times = np.array([self._ask(driver.cuEventElapsedTime, *pair) * 1000 for pair in events])
@@ -211,11 +233,14 @@ class _Loaded:
         self._gpu, self._case = gpu, case
         self._addresses: Mapping[str, int] = {name: gpu.allocate(array.nbytes) for name, array in case.memory.items()}
         work = case.start(self._addresses)
+        self._workspace = 0
         if isinstance(work, list):
             gpu.kernels.prepare(launch.source for launch in work)
             self.enqueue: Callable[[], None] = lambda: gpu.kernels.launch(work, gpu.stream)
         elif pooling is not None:
-            self.enqueue = lambda: pooling.launch(work, gpu.stream)
+            size = pooling.workspace_bytes(work)
+            self._workspace = gpu.allocate(size) if size else 0
+            self.enqueue = lambda: pooling.launch(work, self._workspace, size, gpu.stream)
         else:
             raise KernelError("corner pooling's library was not built")
 
@@ -240,3 +265,5 @@ class _Loaded:
         """Let go of the memory."""
         for address in self._addresses.values():
             self._gpu.free(address)
+        if self._workspace:
+            self._gpu.free(self._workspace)

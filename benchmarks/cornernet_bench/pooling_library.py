@@ -17,21 +17,26 @@ PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 TOP_LEFT, BOTTOM_RIGHT = range(2)
 FORMATS = ("float", "half", "half, channels last")  # in the order of MapFormat
 
-_ENTRY = """
+ENTRY = """
 #include "corner_pool.cuh"
 
 extern "C" int cornernetCornerPool(int corner, int format, const void* vertical, const void* horizontal, void* output,
-                                   const int64_t* sides, cudaStream_t stream) {
+                                   const int64_t* sides, void* workspace, size_t workspaceBytes, cudaStream_t stream) {
   const cornernet::MapShape shape{sides[0], sides[1], sides[2], sides[3]};
   return cornernet::launchCornerPool(static_cast<cornernet::Corner>(corner), static_cast<cornernet::MapFormat>(format),
-                                     vertical, horizontal, output, shape, nullptr, 0, stream);
+                                     vertical, horizontal, output, shape, workspace, workspaceBytes, stream);
+}
+
+extern "C" size_t cornernetCornerPoolWorkspaceBytes(int format, const int64_t* sides) {
+  const cornernet::MapShape shape{sides[0], sides[1], sides[2], sides[3]};
+  return cornernet::cornerPoolWorkspaceBytes(static_cast<cornernet::MapFormat>(format), shape);
 }
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PoolingCall:
-    """Arguments of the launcher. Maps are on the device, of shape [N, C, H, W], narrow enough to need no workspace."""
+    """Arguments of the launcher but for the workspace. Maps are on the device, of shape [N, C, H, W]."""
 
     corner: int
     map_format: int
@@ -49,20 +54,34 @@ class PoolingLibrary:
     """
 
     def __init__(self, path: Path) -> None:
-        self._enter = ctypes.CDLL(str(path)).cornernetCornerPool
-        self._enter.restype = ctypes.c_int
+        library = ctypes.CDLL(str(path))
+        self._enter, self._workspace_bytes = library.cornernetCornerPool, library.cornernetCornerPoolWorkspaceBytes
+        self._enter.restype, self._workspace_bytes.restype = ctypes.c_int, ctypes.c_size_t
         pointers = [ctypes.c_void_p] * 3
         sides = ctypes.POINTER(ctypes.c_int64)
-        self._enter.argtypes = [ctypes.c_int, ctypes.c_int, *pointers, sides, ctypes.c_void_p]
+        last = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)  # workspace, its bytes, stream
+        self._enter.argtypes = [ctypes.c_int, ctypes.c_int, *pointers, sides, *last]
+        self._workspace_bytes.argtypes = [ctypes.c_int, sides]
 
-    def launch(self, call: PoolingCall, stream: int) -> None:
-        """Enqueue the kernel on a stream, by its handle.
+    def workspace_bytes(self, call: PoolingCall) -> int:
+        """Return how many bytes of the device ``launch`` works in; 0 for all but very wide maps."""
+        return int(self._workspace_bytes(call.map_format, (ctypes.c_int64 * 4)(*call.shape)))
+
+    def launch(self, call: PoolingCall, workspace: int, workspace_size: int, stream: int) -> None:
+        """Enqueue the kernel.
+
+        Args:
+            call: What to compute.
+            workspace: Address on the device, 16-byte aligned; 0 where none is needed.
+            workspace_size: Bytes there.
+            stream: By its handle.
 
         Raises:
             CornerNetError: The launcher refuses.
         """
         sides = (ctypes.c_int64 * 4)(*call.shape)
-        status = self._enter(call.corner, call.map_format, call.vertical, call.horizontal, call.output, sides, stream)
+        maps = (call.vertical, call.horizontal, call.output)
+        status = self._enter(call.corner, call.map_format, *maps, sides, workspace, workspace_size, stream)
         if status:
             raise CornerNetError(f"launchCornerPool returned {status} for {call}")
 
@@ -83,7 +102,7 @@ def build_library(folder: Path, capability: tuple[int, int]) -> Path:
         CornerNetError: nvcc fails; the message holds the end of what it said.
     """
     entry, library = folder / "entry.cu", folder / "libcornernet_corner_pool.so"
-    entry.write_text(_ENTRY, encoding="utf-8")
+    entry.write_text(ENTRY, encoding="utf-8")
     architecture = f"-arch=sm_{capability[0]}{capability[1]}"
     command = ["nvcc", "-std=c++17", "-O3", architecture, "-lineinfo", "-shared", "-Xcompiler", "-fPIC"]
     command += [f"-I{PLUGINS}", str(entry), str(PLUGINS / "corner_pool.cu"), "-o", str(library)]

@@ -17,7 +17,10 @@ CLASSES, SIDE, INPUT = 80, 128, 511
 
 
 def object_maps(rng: Generator) -> CornerMaps:
-    """Return maps of one picture with forty objects, over a low noisy ground."""
+    """Return maps of one picture with forty objects: ideal maps with noise, which no model computed.
+
+    Each corner is as high as a target, and all else lies four below noise; a trained model's peaks are lower and more.
+    """
     corner = rng.uniform(0, INPUT - 120, (40, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(16, 120, (40, 2))], axis=1)
     targets = encode_boxes(
@@ -32,6 +35,21 @@ def object_maps(rng: Generator) -> CornerMaps:
         ideal.tl_offset,
         ideal.br_offset,
     )
+
+
+def crowded_maps(rng: Generator) -> CornerMaps:
+    """Return maps whose best 100 corners of either kind are of one class and all pair: decode's and NMS's worst case.
+
+    Their 10,000 pairs are valid boxes over the middle of the map, so that the best 1000 overlap and none is left out.
+    """
+    maps = noise_maps(rng)
+    for heat, first in ((maps.tl_heat, 6), (maps.br_heat, 68)):
+        np.subtract(heat, 12, out=heat)
+        heat[0, first : first + 50 : 5, first : first + 50 : 5] = rng.uniform(-1, 3, (10, 10))
+    maps.tl_embed[:] = maps.br_embed[:] = 0
+    for offset in (maps.tl_offset, maps.br_offset):
+        offset[:] = rng.uniform(0, 1, offset.shape)
+    return maps
 
 
 def noise_maps(rng: Generator) -> CornerMaps:

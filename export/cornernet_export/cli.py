@@ -300,7 +300,7 @@ def _batch(text: str) -> tuple[int, int, int]:
     if match and match[2] is None:
         smallest, usual, most = 1, smallest, smallest
     if not 1 <= smallest <= usual <= most:
-        raise argparse.ArgumentTypeError(f"expected N or MIN:OPT:MAX such as 8 or 1:4:8, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected N, or rising MIN:OPT:MAX, such as 8 or 1:4:8, got {text!r}")
     return smallest, usual, most
 
 

@@ -92,7 +92,7 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "nvrtc": ("NVRTC", "gpu", "compiling kernels at first use", "pip install nvidia-cuda-nvrtc"),
     "tensorrt": ("TensorRT", "gpu", "building and running engines", "pip install tensorrt"),
     "plugin": ("TensorRT plugin", "gpu", "corner pooling in one kernel", None),
-    "nvcc": ("nvcc", "gpu", "building the plugin", "apt-get install nvidia-cuda-toolkit"),
+    "nvcc": ("nvcc", "gpu", "building the plugin; NVIDIA's repository has it", "apt-get install cuda-toolkit-13"),
     "gxx": ("g++", "gpu", "building the plugin, testing kernels", "apt-get install g++"),
     "cmake": ("CMake", "gpu", "building the plugin", "apt-get install cmake"),
     "openvino": ("OpenVINO", "other", "models on Intel CPUs", "pip install openvino"),
@@ -268,7 +268,7 @@ def _plugin_fact() -> Fact:
     try:
         path = find_plugin()
         if path is None:
-            return _fact("plugin", "missing", f"not found: {PLUGIN_VARIABLE} does not name it")
+            return _fact("plugin", "missing", "in no usual place; built in a checkout", "make wheel")
         info = plugin_info(path)
         return _fact("plugin", "ok", f"{info.version} for TensorRT {info.tensorrt} ({path})")
     except PluginError as error:

@@ -12,6 +12,8 @@ from cornernet_runtime.errors import PluginError
 
 PLUGIN_VARIABLE = "CORNERNET_PLUGIN"
 PACKAGED_PLUGIN = Path(__file__).with_name("lib") / "libcornernet_plugins.so"  # in a wheel made by `make wheel`
+BUILT_PLUGIN = Path(__file__).resolve().parents[2] / "build" / "release" / "plugins" / PACKAGED_PLUGIN.name
+BUILD_COMMAND = "cmake --preset release && cmake --build --preset release"
 
 _MARK = re.compile(rb"cornernet_plugins version ([0-9][0-9A-Za-z.+-]*) for TensorRT ([0-9]+)\0")
 
@@ -30,16 +32,16 @@ class PluginInfo:
 
 
 def find_plugin() -> Path | None:
-    """Return the library that ``CORNERNET_PLUGIN`` names, else the one of this installation, else None.
+    """Return the library that ``CORNERNET_PLUGIN`` names, else that of this installation, of this checkout, else None.
 
     Raises:
         PluginError: The variable names no file.
     """
     named = os.environ.get(PLUGIN_VARIABLE)
     if not named:
-        return PACKAGED_PLUGIN if PACKAGED_PLUGIN.is_file() else None
+        return next((path for path in (PACKAGED_PLUGIN, BUILT_PLUGIN) if path.is_file()), None)
     if not Path(named).is_file():
-        raise PluginError(f"{PLUGIN_VARIABLE} names no file: {named}; name libcornernet_plugins.so, or unset it")
+        raise PluginError(f"{PLUGIN_VARIABLE} names no file: {named}; expected libcornernet_plugins.so")
     return Path(named)
 
 

@@ -7,17 +7,30 @@ import sys
 import textwrap
 from pathlib import Path
 
+import host_cuda
 import kernel_host
 import numpy as np
 import pytest
 
 from cornernet_bench import cli, kernels, kernels_resources, pooling_library
 from cornernet_bench.kernels import Layer
-from cornernet_bench.kernels_cases import CASES, design_launches, differing, random_cases
+from cornernet_bench.kernels_cases import (
+    CASES,
+    DESIGNS,
+    design_launches,
+    differing,
+    fixed_cases,
+    random_cases,
+    timed_cases,
+)
 from cornernet_bench.kernels_decode_cases import unmatched
 from cornernet_bench.kernels_resources import BEGIN, END, LIMITS, blocks_in_flight, measure, replace_table, sources
+from cornernet_bench.synthetic import INPUT, crowded_maps
+from cornernet_runtime.decode import decode
 from cornernet_runtime.errors import CornerNetError, KernelError
+from cornernet_runtime.geometry import cells_to_input, clip_to_frame, fit
 from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
+from cornernet_runtime.spec import DecodeParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "kernels.md"
@@ -222,6 +235,39 @@ def test_cases_are_the_same_for_the_same_seed(kernel):
             np.testing.assert_array_equal(array, second.memory[name])
 
 
+@pytest.mark.parametrize("kernel", DESIGNS)
+def test_fixed_cases_launch_every_kernel(kernel):
+    cases = fixed_cases(kernel, np.random.default_rng(0))
+    launched = {launch.kernel for case in cases for launch in case.start(addresses_for(case))}
+    assert launched == {launch.kernel for launch in design_launches(kernel)}
+
+
+def test_fixed_cases_launch_every_variant_of_corner_pooling():
+    launched = set()
+    for case in fixed_cases("corner_pool", np.random.default_rng(0)):
+        call = case.start(addresses_for(case))
+        corner = ("top-left", "bottom-right")[call.corner]
+        element, _, last = pooling_library.FORMATS[call.map_format].partition(", ")
+        whole = call.shape[3] % (4 if element == "float" else 8) == 0
+        launched.add(f"{corner}, {element}, {last or ('rows of whole vectors' if whole else 'other rows')}")
+    assert launched == {kernel.label for kernel in kernels_resources._pooling_kernels()}
+
+
+def addresses_for(case):
+    """Addresses as a device gives them, of nothing."""
+    return {name: 256 * (index + 1) for index, name in enumerate(case.memory)}
+
+
+def test_postprocessing_is_timed_on_a_thousand_candidates_of_one_class():
+    *_, case = timed_cases("postprocess", np.random.default_rng(0))
+    assert (case.target_us, case.graph, len(case.start(addresses_for(case)))) == (60.0, True, 5)
+    found = decode(crowded_maps(np.random.default_rng(0)), DecodeParameters())
+    assert found.labels.tolist() == [0] * 1000
+    placement = fit((1024, 1024), (INPUT, INPUT))
+    _, inside = clip_to_frame(placement.to_frame(cells_to_input(found.boxes, (INPUT, INPUT), 4)), placement.extent)
+    assert inside.all()
+
+
 SCORES = np.array([0.9, 0.8, 0.7], np.float32)
 BOXES = np.arange(12, dtype=np.float32).reshape(3, 4)
 LABELS = np.array([0, 1, 0])
@@ -270,7 +316,8 @@ def run(gpu_driver, kernel_cache):
     def run(change, *arguments):
         code = f"""
             import sys
-            from cornernet_bench import cli, kernels, kernels_cases, pooling_library
+            from cornernet_bench import cli, kernels, kernels_cases, kernels_gpu, pooling_library
+            kernels_gpu.LEAST_FLUSH = 1 << 14
             kernels._why_no_gpu = lambda: None
             kernels.find_gpus = lambda: ()
             pooling_library.why_not = lambda: "not on this GPU"
@@ -302,7 +349,8 @@ def test_on_a_gpu_cases_of_every_kernel_are_checked(run, tmp_path):
     status, said = run("", "--cases", "1", "--iterations", "0", "--json", str(tmp_path / "report.json"))
     assert status == 0, said
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["gpu"]["checked"] == dict.fromkeys(set(CASES) - {"corner_pool"}, 1)
+    expected = {kernel: 1 + len(list(fixed_cases(kernel, np.random.default_rng(0)))) for kernel in CASES}
+    assert report["gpu"]["checked"] == {kernel: count for kernel, count in expected.items() if kernel != "corner_pool"}
     assert report["gpu"]["timings"] == []
 
 
@@ -318,12 +366,68 @@ def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
     )
     gpu = report["gpu"]
     assert gpu["facts"]["name"] == "no GPU"
-    assert gpu["checked"]["preprocess"] == 3
+    assert gpu["checked"]["preprocess"] == 2 + 2 + 1  # fixed, random, timed
     assert [timing["kernel"] for timing in gpu["timings"]] == ["preprocess"]
     for timing in gpu["timings"]:
         assert timing["times_us"] == {"p10_us": 12.5, "p50_us": 12.5, "p90_us": 12.5, "p99_us": 12.5}
+        assert timing["hot_times_us"] == timing["times_us"]
+        assert (timing["target_us"], timing["graph"]) == (None, False)
         assert timing["iterations"] == 5
     assert gpu["copy_gb_s"] == pytest.approx(2 * 2**29 / 12.5 / 1e3)
+
+
+def test_on_a_gpu_postprocessing_is_timed_as_a_graph_beside_its_target(run, tmp_path):
+    small = (
+        "from dataclasses import replace; from functools import partial; kernels.CASES = ['postprocess']; "
+        "kernels.Request = partial(kernels.Request, warm_up=1); "
+        "kernels.timed_cases = lambda kernel, rng: "
+        "(replace(case, target_us=60.0, graph=True) for case in kernels.random_cases(kernel, rng, 1))"
+    )
+    status, said = run(small, "--cases", "1", "--iterations", "3", "--json", str(tmp_path / "report.json"))
+    assert status == 0, said
+    assert ": 12.50 us, at most 60 us wanted" in said
+    (timing,) = json.loads((tmp_path / "report.json").read_text())["gpu"]["timings"]
+    assert (timing["kernel"], timing["target_us"], timing["graph"]) == ("postprocess", 60.0, True)
+
+
+def test_a_gpu_without_nvcc_is_a_failure_where_it_is_required(run, monkeypatch):
+    monkeypatch.setenv(kernels.REQUIRE_GPU, "1")
+    status, said = run("kernels.CASES = ['preprocess']", "--cases", "1", "--iterations", "0")
+    assert status == 1
+    assert "CORNERNET_REQUIRE_GPU=1, but corner_pool cannot be run: not on this GPU" in said
+
+
+def test_an_nvcc_that_fails_loses_nothing_of_the_report(run, tmp_path):
+    fail = (
+        "kernels.CASES = ['preprocess', 'corner_pool']; pooling_library.why_not = lambda: None; "
+        "from cornernet_runtime.errors import CornerNetError; "
+        "pooling_library.build_library = lambda *_: (_ for _ in ()).throw(CornerNetError('nvcc knows no sm_199'))"
+    )
+    status, said = run(fail, "--cases", "1", "--iterations", "0", "--json", str(tmp_path / "report.json"))
+    assert status == 1
+    assert "L5: corner_pool: nvcc knows no sm_199" in said
+    assert json.loads((tmp_path / "report.json").read_text())["gpu"]["checked"] == {"preprocess": 3}
+
+
+def test_a_sanitizer_that_is_asked_for_and_absent_is_a_failure(run):
+    absent = "kernels.CASES = ['preprocess']; kernels.shutil.which = lambda _name: None"
+    status, said = run(absent, "--cases", "1", "--iterations", "0", "--sanitize")
+    assert status == 1
+    assert "--sanitize: compute-sanitizer is not on PATH" in said
+
+
+def test_a_gpu_that_fails_loses_nothing_of_the_other_layers(monkeypatch):
+    def fail(*_):
+        raise KernelError("the GPU fell off the bus")
+
+    monkeypatch.setattr(kernels, "_why_no_gpu", lambda: None)
+    monkeypatch.setattr(kernels, "Gpu", fail)
+    monkeypatch.setattr(kernels, "_compiled", lambda *_: (Layer("L2", "passed", ""), []))
+    report = kernels.check_kernels(kernels.Request(("L2", "L5")), lambda _line: None)
+    assert [(layer.state, layer.said) for layer in report.layers] == [
+        ("passed", ""),
+        ("failed", "the GPU fell off the bus"),
+    ]
 
 
 def test_a_kernel_that_is_wrong_on_a_gpu_is_a_failure(run):
@@ -341,4 +445,42 @@ def test_the_library_of_corner_pooling_is_built_by_nvcc(tmp_path):
     pooling = pooling_library.PoolingLibrary(library)
     # The launcher's own check comes before it asks for a device.
     with pytest.raises(CornerNetError, match="launchCornerPool returned 1"):
-        pooling.launch(pooling_library.PoolingCall(2, 0, 16, 16, 16, (1, 1, 1, 1)), 0)
+        pooling.launch(pooling_library.PoolingCall(2, 0, 16, 16, 16, (1, 1, 1, 1)), 0, 0, 0)
+    assert pooling.workspace_bytes(pooling_library.PoolingCall(0, 0, 16, 16, 16, (1, 2, 17, 10000))) == 2 * 40000
+
+
+@pytest.fixture(scope="module")
+def pooling_on_the_cpu(tmp_path_factory):
+    """The library of corner pooling, whose kernel runs on the CPU."""
+    if (reason := host_cuda.why_not()) is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("pooling")
+    (folder / "entry.cu").write_text(pooling_library.ENTRY)
+    plugins = ROOT / "plugins"
+    units = [folder / "entry.cu", plugins / "corner_pool.cu"]
+    flags = ["-O2", "-fPIC", "-shared", f"-I{plugins}"]
+    return pooling_library.PoolingLibrary(host_cuda.build(folder / "libpooling.so", units, flags))
+
+
+def test_the_fixed_cases_of_corner_pooling_hold_on_the_cpu(pooling_on_the_cpu):
+    workspaces = 0
+    for case in fixed_cases("corner_pool", np.random.default_rng(0)):
+        call = case.start({name: array.ctypes.data for name, array in case.memory.items()})
+        if call.shape[0] * call.shape[1] > 1 << 16:
+            continue  # seconds each; the tests of the plugin have one of them
+        size = pooling_on_the_cpu.workspace_bytes(call)
+        workspace = np.empty(size + 16, np.uint8)
+        workspaces += size > 0
+        memory = {name: aligned(array) for name, array in case.memory.items()}
+        call = case.start({name: array.ctypes.data for name, array in memory.items()})
+        pooling_on_the_cpu.launch(call, workspace.ctypes.data + -workspace.ctypes.data % 16, size, 0)
+        assert case.problem(memory) is None, case.title
+    assert workspaces == 6
+
+
+def aligned(array):
+    """Return a copy that lies at a multiple of 16 bytes, as on a device."""
+    raw = np.empty(array.nbytes + 16, np.uint8)
+    copy = raw[-raw.ctypes.data % 16 :][: array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

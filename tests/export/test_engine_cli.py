@@ -127,9 +127,9 @@ def test_a_bundle_gets_an_engine_without_pytorch():
             ["x.safetensors", "--output", "y", "--portable", "--plugin", "p.so"],
             "--plugin, --portable: only with --engine",
         ),
-        (["x.safetensors", "--output", "y", "--batch", "0"], "expected N or MIN:OPT:MAX"),
-        (["x.safetensors", "--output", "y", "--batch", "4:2:8"], "expected N or MIN:OPT:MAX"),
-        (["x.safetensors", "--output", "y", "--batch", "1:2"], "expected N or MIN:OPT:MAX"),
+        (["x.safetensors", "--output", "y", "--batch", "0"], "expected N, or rising MIN:OPT:MAX"),
+        (["x.safetensors", "--output", "y", "--batch", "4:2:8"], "expected N, or rising MIN:OPT:MAX"),
+        (["x.safetensors", "--output", "y", "--batch", "1:2"], "expected N, or rising MIN:OPT:MAX"),
     ],
 )
 def test_wrong_usage_ends_with_status_2(arguments, message, capsys):

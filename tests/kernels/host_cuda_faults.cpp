@@ -103,6 +103,41 @@ __global__ void reduceAndCount(int* numbers) {
   numbers[blockIdx.x * kThreads + threadIdx.x] = static_cast<int>(extremes) + (same ? bits : 0);
 }
 
+// Lane 0 of each warp hands its number to the others through shared memory, after `meet`: of these
+// only __syncwarp orders memory.
+template <typename Meet>
+__device__ void passOn(int* numbers, Meet meet) {
+  STATIC_SHARED(Row, shared);
+  const unsigned first = threadIdx.x / 32 * 32;
+  __syncwarp();  // what it ordered, it ordered before
+  if (threadIdx.x == first) shared[first] = numbers[blockIdx.x * kThreads + first];
+  meet();
+  const int passed = shared[first];
+  __syncthreads();
+  numbers[blockIdx.x * kThreads + threadIdx.x] = passed;
+}
+
+__global__ void passOnBySyncwarp(int* numbers) {
+  passOn(numbers, [] { __syncwarp(); });
+}
+
+__global__ void passOnByShuffle(int* numbers) {
+  passOn(numbers, [] { __shfl_sync(0xFFFFFFFFU, 1, 0); });
+}
+
+__global__ void passOnByBallot(int* numbers) {
+  passOn(numbers, [] { __ballot_sync(0xFFFFFFFFU, 1); });
+}
+
+__global__ void passOnByReduction(int* numbers) {
+  passOn(numbers, [] { __reduce_max_sync(0xFFFFFFFFU, 1); });
+}
+
+// The order of __syncwarp holds for the lanes of its mask.
+__global__ void passOnBySyncwarpOfHalves(int* numbers) {
+  passOn(numbers, [] { __syncwarp(threadIdx.x % 32 < 16 ? 0x0000FFFFU : 0xFFFF0000U); });
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -121,6 +156,11 @@ int main(int count, char** arguments) {
       {"barrier_for_some", barrierForSome},
       {"sum_vote_and_halve", sumVoteAndHalve},
       {"reduce_and_count", reduceAndCount},
+      {"pass_on_by_syncwarp", passOnBySyncwarp},
+      {"pass_on_by_shuffle", passOnByShuffle},
+      {"pass_on_by_ballot", passOnByBallot},
+      {"pass_on_by_reduction", passOnByReduction},
+      {"pass_on_by_syncwarp_of_halves", passOnBySyncwarpOfHalves},
   };
   constexpr int kBlocks = 4;
   const auto numbers = std::make_unique<int[]>(kBlocks * kThreads);

@@ -15,6 +15,7 @@ SOUND = {
     "sum_vote_and_halve": [2 * sum(range(32)) + 300] * (BLOCKS * THREADS),
     "reduce_and_count": ([8631] * 16 + [11716] * 16) * (BLOCKS * THREADS // 32),
     "shuffle_in_half_a_warp": [15 - i % 32 if i < THREADS and i % 32 < 16 else i for i in range(BLOCKS * THREADS)],
+    "pass_on_by_syncwarp": [i // 32 * 32 for i in range(BLOCKS * THREADS)],
 }
 
 
@@ -41,7 +42,10 @@ def test_sound_kernels_are_right_in_any_order(fibers, kernel, seed):
     assert list(map(int, done.stdout.split())) == SOUND[kernel]
 
 
-@pytest.mark.parametrize("kernel", ["reverse_in_blocks", "add_atomically", "sum_vote_and_halve", "reduce_and_count"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["reverse_in_blocks", "add_atomically", "sum_vote_and_halve", "reduce_and_count", "pass_on_by_syncwarp"],
+)
 def test_sound_kernels_do_not_race(threads, kernel):
     done = run(threads, kernel)
     assert (done.returncode, done.stderr) == (0, "")
@@ -66,6 +70,13 @@ def test_missing_block_barrier_gives_wrong_numbers_in_random_order(fibers):
 
 def test_race_between_blocks_is_caught(threads):
     assert "ThreadSanitizer: data race" in run(threads, "add_in_a_race").stderr
+
+
+@pytest.mark.parametrize("by", ["shuffle", "ballot", "reduction", "syncwarp_of_halves"])
+def test_memory_not_ordered_by_a_syncwarp_of_the_lanes_is_a_race(threads, by):
+    done = run(threads, f"pass_on_by_{by}")
+    assert "ThreadSanitizer: data race" in done.stderr
+    assert "in passOn" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,19 @@ def test_a_change_of_compiler_or_options_compiles_again(compiled, cache, what, m
     assert compiled == ["sm_90", "sm_90"]
 
 
+def test_a_change_of_cudas_headers_compiles_again(tmp_path, compiled, cache, monkeypatch):
+    load_program("scale", HOPPER, cache)
+    folders = program.cuda_headers()
+    other = tmp_path / "headers"
+    other.mkdir()
+    known = next(folder / "cuda_fp16.hpp" for folder in folders if (folder / "cuda_fp16.hpp").is_file())
+    (other / "cuda_fp16.hpp").write_text(known.read_text() + "// of a later version\n")
+    monkeypatch.setattr(program, "cuda_headers", lambda: (other, *folders))
+    load_program("scale", HOPPER, cache)
+    load_program("scale", HOPPER, cache)
+    assert compiled == ["sm_90", "sm_90"]
+
+
 def truncated(data):
     return data[:-1]
 

@@ -55,6 +55,11 @@ def threaded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return host_cuda.build(tmp_path_factory.mktemp("plain") / "corner_pool", UNITS, ["-O2"])
+
+
+@pytest.fixture(scope="module")
 def counting(tmp_path_factory):
     return host_cuda.build(tmp_path_factory.mktemp("count") / "corner_pool", UNITS, ["-O2"], "count")
 
@@ -144,6 +149,11 @@ def test_channels_last_a_band_reads_the_rows_before_it_again(counting, corner):
 def test_padding_channels_of_zeros_stay_zeros(counting, corner):
     result = check(counting, Case(corner, CHANNELS_LAST, (1, 9, 5, 6)))
     assert not result.packed[..., 9:].any()
+
+
+@on_the_host
+def test_more_planes_than_blocks_are_pooled_in_turn(plain):
+    check(plain, Case(TOP_LEFT, LINEAR_HALF, (1, 65600, 2, 3)))  # a grid has 65,536
 
 
 @on_the_host

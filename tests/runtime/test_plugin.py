@@ -1,15 +1,25 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from cornernet_runtime import plugin
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.plugin import PLUGIN_VARIABLE, PluginInfo, find_plugin, plugin_info
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def test_library_named_in_the_environment_goes_before_the_packaged_one(monkeypatch, tmp_path):
-    packaged, named = tmp_path / "packaged.so", tmp_path / "named.so"
+
+def test_library_named_in_the_environment_goes_before_the_packaged_one_and_that_before_the_one_built_here(
+    monkeypatch, tmp_path
+):
+    built, packaged, named = tmp_path / "built.so", tmp_path / "packaged.so", tmp_path / "named.so"
+    monkeypatch.setattr(plugin, "BUILT_PLUGIN", built)
     monkeypatch.setattr(plugin, "PACKAGED_PLUGIN", packaged)
     monkeypatch.delenv(PLUGIN_VARIABLE, raising=False)
     assert find_plugin() is None
+    built.touch()
+    assert find_plugin() == built
     packaged.touch()
     assert find_plugin() == packaged
     monkeypatch.setenv(PLUGIN_VARIABLE, str(named))
@@ -41,3 +51,11 @@ def test_file_without_a_version_is_refused(tmp_path, content):
 def test_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(PluginError, match="cannot be read"):
         plugin_info(tmp_path / "library.so")
+
+
+def test_a_checkout_looks_where_cmake_builds():
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())
+    binary = next(row for row in presets["configurePresets"] if row["name"] == "release")["binaryDir"]
+    folder = Path(binary.replace("${sourceDir}", str(ROOT)))
+    assert folder / "plugins" / "libcornernet_plugins.so" == plugin.BUILT_PLUGIN
+    assert f"add_subdirectory({plugin.BUILT_PLUGIN.parent.name}" in (ROOT / "CMakeLists.txt").read_text()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cornernet_runtime import plugin
 from cornernet_runtime.engine_record import PluginRecord
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.files import sha256
-from cornernet_runtime.plugin import PACKAGED_PLUGIN, PLUGIN_VARIABLE, find_plugin, plugin_info
+from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_info
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMESPACE = "cornernet"
 PROTOCOL = "1"  # the plugin_version of the ONNX nodes, not of the library
 OPERATORS = ("TopLeftPool", "BottomRightPool")
-BUILT_PLUGIN = Path(__file__).resolve().parents[3] / "build" / "release" / PACKAGED_PLUGIN.name  # of a checkout
 
 
 def search_plugin(named: Path | None = None) -> Path | None:
-    """Return the library that is named, else that of ``CORNERNET_PLUGIN``, of this installation, of this checkout.
+    """Return the library that is named, else the one that ``find_plugin`` finds.
 
     Raises:
         PluginError: The one named, or the one that the variable names, is no file.
@@ -28,7 +30,7 @@ def search_plugin(named: Path | None = None) -> Path | None:
         if not named.is_file():
             raise PluginError(f"--plugin: {named} is no file; name libcornernet_plugins.so")
         return named
-    return find_plugin() or (BUILT_PLUGIN if BUILT_PLUGIN.is_file() else None)
+    return find_plugin()
 
 
 def no_plugin_message() -> str:
@@ -37,13 +39,10 @@ def no_plugin_message() -> str:
     places = (
         "--plugin (not given)",
         f"{PLUGIN_VARIABLE} ({variable or 'not set'})",
-        f"{PACKAGED_PLUGIN} (no such file)",
-        f"{BUILT_PLUGIN} (no such file)",
+        f"{plugin.PACKAGED_PLUGIN} (no such file)",
+        f"{plugin.BUILT_PLUGIN} (no such file)",
     )
-    return (
-        f"no plugin found; looked at {', '.join(places)}; build it in a checkout: "
-        "cmake --preset release && cmake --build --preset release"
-    )
+    return f"no plugin found; looked at {', '.join(places)}; build it in a checkout: {plugin.BUILD_COMMAND}"
 
 
 def load_plugin(trt: Any, path: Path) -> PluginRecord:  # noqa: ANN401 - an extra

@@ -1,8 +1,8 @@
 """Kernels compiled by NVRTC, which needs neither nvcc nor a GPU, and kept in the user's cache folder.
 
-A compiled file is found by everything that it was made of: the source with all that it includes, NVRTC's version, the
-options and the architecture. What is found broken is compiled again, and what cannot be kept is used all the same; a
-warning says so.
+A compiled file is found by everything that it was made of: the source with all that it includes, CUDA's own headers
+among that, NVRTC's version, the options and the architecture. What is found broken is compiled again, and what cannot
+be kept is used all the same; a warning says so.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ SOURCES = Path(__file__).resolve().parent
 # Products are not contracted into fused operations, so that results can be compared with those of the CPU.
 OPTIONS = ("--std=c++17", "--fmad=false")
 OLDEST = (7, 5)
+
+# CUDA's headers that the sources include; of another wheel than NVRTC, so its version does not tell theirs.
+CUDA_INCLUDES = ("cuda_runtime_api.h", "cuda_fp16.h", "cuda_fp16.hpp")
 
 _MAGIC = b"cornernet kernel 1\n"
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
@@ -224,6 +227,10 @@ def _text(path: Path) -> str:
 def _digest(path: Path, target: str) -> str:
     """Return a hash of all that the code depends on."""
     parts = [_MAGIC.decode(), nvrtc_version(), target, *OPTIONS]
+    folders = cuda_headers()
+    for name in CUDA_INCLUDES:  # as the compiler finds them; the first holds CUDART_VERSION
+        header = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        parts.append(_text(header) if header else "")
     waiting, seen = [path], {path}
     while waiting:
         text = _text(waiting.pop())

@@ -3,12 +3,66 @@
 
 #include <cstdio>
 
+#ifdef __SANITIZE_THREAD__
+extern "C" {  // of the thread sanitizer's library, which has no header for them
+void AnnotateIgnoreSyncBegin(const char* file, int line);
+void AnnotateIgnoreSyncEnd(const char* file, int line);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
 thread_local uint3 threadIdx{};
 thread_local uint3 blockIdx{};
 thread_local dim3 blockDim;
 thread_local dim3 gridDim;
 
 namespace host_cuda {
+namespace {
+
+// While it lives, the thread sanitizer takes no lock of this thread for an order between threads,
+// and no access to the engine's memory for a race. The locks do their work all the same.
+class Unseen {
+ public:
+#ifdef __SANITIZE_THREAD__
+  explicit Unseen(bool hide = true) : hides(hide) {
+    if (!hides) return;
+    AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    if (!hides) return;
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+  }
+  Unseen(const Unseen&) = delete;
+  Unseen& operator=(const Unseen&) = delete;
+
+ private:
+  bool hides;
+#else
+  explicit Unseen(bool = true) {}
+#endif
+};
+
+Lanes& lanesOf(Warp& warp, uint32_t mask, std::source_location site) {
+  const Unseen unseen;
+  auto lock = lockOf(warp.mutex);
+  if (mask & ~warp.alive) fail("a mask names a lane that has ended", site);
+  return warp.lanes[mask];
+}
+
+void endLane(Warp& warp, unsigned lane) {
+  const Unseen unseen;
+  auto lock = lockOf(warp.mutex);
+  warp.alive &= ~(1U << lane);
+}
+
+}  // namespace
 
 thread_local Thread* current = nullptr;
 
@@ -79,10 +133,8 @@ const std::array<std::array<std::byte, 16>, 32>& meetLanes(const char* what, uin
   Warp& warp = current->block->warps[current->number / 32];
   const unsigned lane = current->number % 32;
   if (!(mask >> lane & 1)) fail("a lane is not in its own mask", site);
-  auto lockWarp = lockOf(warp.mutex);
-  if (mask & ~warp.alive) fail("a mask names a lane that has ended", site);
-  Lanes& lanes = warp.lanes[mask];
-  lockWarp = {};
+  Lanes& lanes = lanesOf(warp, mask, site);
+  const Unseen unseen(bytes > 0);  // only __syncwarp, which hands over nothing, orders memory
   auto lock = lockOf(lanes.meeting.mutex);
   auto& values = lanes.values[lanes.meeting.generation % 2];
   if (bytes > 0) std::memcpy(&values[lane], value, bytes);
@@ -94,10 +146,7 @@ const std::array<std::array<std::byte, 16>, 32>& meetLanes(const char* what, uin
 
 void leave(Thread& thread) {
   Block& block = *thread.block;
-  Warp& warp = block.warps[thread.number / 32];
-  auto lockWarp = lockOf(warp.mutex);
-  warp.alive &= ~(1U << thread.number % 32);
-  lockWarp = {};
+  endLane(block.warps[thread.number / 32], thread.number % 32);
   auto lock = lockOf(block.barrier.mutex);
   block.barrier.expected = --block.alive;  // a barrier waits for the threads that have not ended
   if (block.alive > 0 && block.barrier.arrived == block.alive) release(block.barrier);

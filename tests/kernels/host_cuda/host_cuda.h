@@ -94,7 +94,8 @@ void run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>&
 
 void syncThreads(std::source_location site);
 // Deposit `bytes` of this lane, wait for the lanes of `mask`, and return what all deposited, by
-// lane.
+// lane. Orders memory only where `bytes` is 0, in __syncwarp: a shuffle or a vote waits for its
+// lanes, but promises nothing about what they wrote before.
 const std::array<std::array<std::byte, 16>, 32>& meetLanes(const char* what, uint32_t mask,
                                                            const void* value, size_t bytes,
                                                            std::source_location site);

@@ -1,6 +1,6 @@
 // A thread of the operating system for each thread of a grid, for the thread sanitizer. Only
-// barriers and exchanges between lanes order anything, and only inside their block, so that what
-// races on a device races here.
+// __syncthreads and __syncwarp order anything that it sees, and only inside their block, so that
+// what races on a device races here.
 #include <algorithm>
 #include <chrono>
 #include <numeric>
