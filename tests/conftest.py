@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,6 +38,12 @@ SMALL_SPEC = ModelSpec(
     input_size=(63, 95),
     largest_size=(63, 95),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Make SIGINT interrupt here and in the programs that tests start: shells start background jobs with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def small_model() -> CornerNet:
