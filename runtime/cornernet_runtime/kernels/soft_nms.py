@@ -36,18 +36,23 @@ LARGE_CLASS = 512 * 20
 LARGEST_GRID = 2**16 - 1
 DECAYS = ("gaussian", "linear", "hard")  # in the order of the kernels' enumeration
 
+# What one kernel leaves and the other reads, the first fields of both structures.
+_PICKS = (
+    ("found", CandidateArrays),
+    ("picks", ctypes.c_void_p),
+    ("counts", ctypes.c_void_p),
+    ("merged", ctypes.c_void_p),
+    ("views", ctypes.c_int),
+    ("classes", ctypes.c_int),
+    ("kept", ctypes.c_int),
+)
+
 
 class ClassSuppression(ctypes.Structure):
     """The parameters of suppressClass and its three relatives."""
 
     _fields_ = (
-        ("found", CandidateArrays),
-        ("picks", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
-        ("merged", ctypes.c_void_p),
-        ("views", ctypes.c_int),
-        ("classes", ctypes.c_int),
-        ("kept", ctypes.c_int),
+        *_PICKS,
         ("decay", ctypes.c_int),
         ("gaussian_factor", ctypes.c_float),
         ("iou_threshold", ctypes.c_float),
@@ -61,13 +66,7 @@ class FinalCut(ctypes.Structure):
     """The parameters of cutDetections."""
 
     _fields_ = (
-        ("found", CandidateArrays),
-        ("picks", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
-        ("merged", ctypes.c_void_p),
-        ("views", ctypes.c_int),
-        ("classes", ctypes.c_int),
-        ("kept", ctypes.c_int),
+        *_PICKS,
         ("detections", ctypes.c_void_p),
         ("most", ctypes.c_int),
         ("frame_bytes", ctypes.c_int),
