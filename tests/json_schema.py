@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 ANNOTATIONS = {"$schema", "$defs", "title", "description"}
+
+
+def latency_schema():
+    """Return the schema of what ``cornernet-bench latency --json`` writes."""
+    return json.loads(resources.files("cornernet_bench").joinpath("schemas/latency.schema.json").read_text())
 
 
 def problems(value, schema, root=None, path="$"):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cornernet_bench.latency import BatchResult, Measurement
     from cornernet_bench.latency_machine import Machine
+    from cornernet_bench.latency_report import BatchResult, Measurement
 
 SPREAD_PERCENT = 20.0  # from the tenth to the ninetieth percentile, of the median
 LOAD_SHARE = 0.5  # of the cores, busy before the measurement begins

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_bench.baseline import PublishedPipeline
-    from cornernet_bench.latency import LatencyRequest
+    from cornernet_bench.latency_report import LatencyRequest
     from cornernet_runtime.spec import Size
 
     Frame = NDArray[np.uint8]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_bench.latency import BatchResult, LatencyReport, Measurement
+    from cornernet_bench.latency_report import BatchResult, LatencyReport, Measurement
     from cornernet_bench.timing import Summary
 
 NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}

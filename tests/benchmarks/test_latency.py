@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SMALL_SPEC, small_model
-from json_schema import problems
+from json_schema import latency_schema, problems
 
-import cornernet_bench
 from cornernet_bench.baseline_weights import published_weights
 from cornernet_bench.cli import main
-from cornernet_bench.latency import LatencyRequest, measure
+from cornernet_bench.latency import measure
+from cornernet_bench.latency_report import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import save_checkpoint
@@ -24,7 +24,7 @@ from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import BackendError, CheckpointError, CornerNetError, SizeError
 
-SCHEMA = json.loads((Path(cornernet_bench.__file__).parent / "schemas" / "latency.schema.json").read_text())
+SCHEMA = latency_schema()
 FRAME = np.zeros((50, 70, 3), np.uint8)
 
 
