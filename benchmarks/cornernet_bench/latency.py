@@ -139,9 +139,8 @@ def _measure_workers(
     request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
 ) -> tuple[Workers | None, bool]:
     """Return what detectors like this one give side by side, and whether an interrupt ended it."""
-    clone: Callable[[], Detector] | None = getattr(detector, "clone", None)
     return run_workers(
-        clone or (lambda: open_detector(request)),
+        detector.clone,
         lambda number: frames_of(number, request.batches[0], frames),
         request.workers,
         request.iterations,

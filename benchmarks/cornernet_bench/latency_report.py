@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, STAGES
+from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE
 from cornernet_bench.timing import Summary, summarise
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Measurement:
             the GPU, in runs of their own.
         end_to_end: From frames in memory to boxes, by the host's clock.
         gpu_compute: All that the GPU computes, copies left out; None by the host's clock.
-        stages: By name, in order; ``other`` is what they leave of the whole.
+        stages: By name, in the order of the work; ``other`` is what they leave of the whole.
         throughput_fps: Frames a second, one call after the other.
     """
 
@@ -175,7 +175,7 @@ def measurement(samples: Sequence[Mapping[str, float]], batch: int) -> Measureme
         clock="host" if gpu is None else "gpu_events",
         end_to_end=end_to_end,
         gpu_compute=None if gpu is None else summarise(gpu),
-        stages={name: summarise(columns[name]) for name in STAGES if name in columns},
+        stages={name: summarise(times) for name, times in columns.items() if name not in (END_TO_END, GPU_COMPUTE)},
         throughput_fps=1000 * batch / end_to_end.mean_ms,
     )
 

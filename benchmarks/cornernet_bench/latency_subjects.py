@@ -12,6 +12,7 @@ import numpy as np
 from cornernet_bench.models import CHECKPOINTS, open_model
 from cornernet_bench.timing import StageClock
 from cornernet_export.verify import read_some, sample_picture
+from cornernet_runtime.backends.base import DeviceBackend
 from cornernet_runtime.bundle import ONNX_NAME, read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.baseline import PublishedPipeline
     from cornernet_bench.latency_report import LatencyRequest
+    from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import Size
 
     Frame = NDArray[np.uint8]
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 DRAWN_FRAMES = 8
 COMPUTE = ("preprocess", "network", "decode", "soft_nms")  # on a GPU pipeline; the other stages are copies
-STAGES = ("preprocess", "upload", "network", "decode", "soft_nms", "download", "other")
 END_TO_END, GPU_COMPUTE = "end_to_end", "gpu_compute"
 
 
@@ -60,15 +61,14 @@ def open_detector(request: LatencyRequest) -> Detector:
     return _at_size(detector, request.size, any_size=request.model.suffix in CHECKPOINTS)
 
 
-def pipeline_of(detector: Detector) -> Any:  # noqa: ANN401 - a GpuPipeline
+def pipeline_of(detector: Detector) -> GpuPipeline | None:
     """Return the GPU pipeline that a detector runs, or None."""
     return detector._pipeline  # noqa: SLF001 - its stages are no business of who detects
 
 
 def runs_on_gpu(detector: Detector) -> bool:
     """Return whether a detector's network runs on a GPU."""
-    name = detector.backend.name
-    return pipeline_of(detector) is not None or name == "tensorrt" or "cuda" in name
+    return isinstance(detector.backend, DeviceBackend)
 
 
 def load_frames(request: LatencyRequest) -> list[Frame]:
@@ -112,7 +112,7 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
     return run
 
 
-def pipeline_run(detector: Detector, pipeline: Any) -> Run:  # noqa: ANN401 - a GpuPipeline
+def pipeline_run(detector: Detector, pipeline: GpuPipeline) -> Run:
     """Return what runs a GPU pipeline twice: once from frames to boxes, by the host's clock, once stage by stage.
 
     The first is a replay of the captured graph; the second runs outside of it, between events of the GPU.
@@ -122,7 +122,7 @@ def pipeline_run(detector: Detector, pipeline: Any) -> Run:  # noqa: ANN401 - a 
         start = time.perf_counter()
         detector.batch(frames)
         total = (time.perf_counter() - start) * 1000
-        stages: dict[str, float] = pipeline.time_stages(frames)
+        stages = pipeline.time_stages(frames)
         return {**stages, GPU_COMPUTE: sum(stages[name] for name in COMPUTE), END_TO_END: total}
 
     return run
@@ -220,9 +220,5 @@ def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
     pipeline = pipeline_of(detector)
     if pipeline is None:
         return Detector(detector.backend, spec, **views)
-    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only where there is a GPU
-
     pipeline.close()
-    network: Any = detector.backend  # of those that have a pipeline, each has a device and a network for it
-    around = GpuPipeline(network.device, network.network, spec, kernels=pipeline.kernels, **views)
-    return Detector(detector.backend, spec, pipeline=around, **views)
+    return Detector.around(detector.backend, spec, **views)

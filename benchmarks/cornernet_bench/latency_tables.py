@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from cornernet_bench.latency_subjects import END_TO_END, STAGES
+from cornernet_bench.latency_subjects import END_TO_END
 from cornernet_runtime.cli.common import count_of
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str,
     table = Table("stage", box=box.SIMPLE_HEAD)
     for heading in ("published ms", "share", "here ms", "share", "times as fast"):
         table.add_column(heading, justify="right", no_wrap=True)
-    stages = [name for name in STAGES if name in baseline.stages or name in model.stages]
-    for name in (*stages, END_TO_END):
+    for name in dict.fromkeys((*baseline.stages, *model.stages, END_TO_END)):
         ratio = f"{ratios[name]:.2f}" if name in ratios else ""
         style = "bold" if name == END_TO_END else None
         table.add_row(_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)

@@ -92,7 +92,7 @@ def test_stages_by_the_host_clock_add_up_to_the_whole(reports):
     for result in reports["baseline"]["results"]:
         for measured, names in (
             (result["model"], ["preprocess", "network", "decode", "soft_nms", "other"]),
-            (result["baseline"], ["preprocess", "upload", "network", "decode", "soft_nms", "download", "other"]),
+            (result["baseline"], ["preprocess", "upload", "network", "decode", "download", "soft_nms", "other"]),
         ):
             assert list(measured["stages"]) == names
             assert measured["clock"] == "host"

@@ -115,7 +115,7 @@ def test_a_pipeline_is_timed_from_end_to_end_and_by_the_gpu_apart():
     measured = measurement([{**times, "end_to_end": 20.0}], 1)
     assert measured.clock == "gpu_events"
     assert measured.gpu_compute.p50_ms == 15
-    assert list(measured.stages) == ["preprocess", "upload", "network", "decode", "soft_nms", "download"]
+    assert list(measured.stages) == ["upload", "preprocess", "network", "decode", "soft_nms", "download"]
 
 
 # Figures.
