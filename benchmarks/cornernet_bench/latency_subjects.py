@@ -205,7 +205,7 @@ def _open_with_threads(request: LatencyRequest, views: dict[str, Any]) -> Detect
         if manifest.engine is not None and request.backend is None:
             raise BackendError(f"--threads: {request.model} runs its engine; add --backend onnxruntime")
     if request.backend not in (None, "onnxruntime"):
-        raise BackendError(f"--threads is for the CPU, and {request.backend} runs elsewhere; leave one of them away")
+        raise BackendError(f"--threads: {request.backend} takes its own; leave one of them away")
     backend = OnnxRuntimeBackend(path, spec, request.threads)
     return Detector(backend, backend.spec, **views)
 

@@ -58,12 +58,13 @@ def _head(report: LatencyReport) -> list[str]:
     if model.scales != (1.0,):
         views.append(f"scales {', '.join(f'{scale:g}' for scale in model.scales)}")
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
+    clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
     threads = ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
     lines = [
         f"{model.path}: {model.name} in {model.backend}, {model.precision}, input {inputs}, {', '.join(views)}",
         f"frames {frames}, {report.frames}; {report.iterations} calls after {report.warm_up} to warm up",
-        f"{machine.cpu}, {count_of(machine.cores, 'core')}; threads: {threads}; {versions}",
+        f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {threads}; {versions}",
     ]
     if machine.gpu is not None and model.device_memory_mib is not None:
         gpu = machine.gpu

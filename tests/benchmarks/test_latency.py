@@ -222,14 +222,14 @@ def test_a_size_that_the_model_does_not_take_is_refused(checkpoint_path, bundle_
         open_detector(LatencyRequest(checkpoint_path, size=(64, 63)))
 
 
-def test_threads_are_of_the_cpu(bundle_path, checkpoint_path):
+def test_threads_are_for_onnx_runtime_and_pytorch(bundle_path, checkpoint_path):
     expected = open_detector(LatencyRequest(bundle_path))(FRAME)
     for model in (bundle_path, bundle_path / "model.onnx"):
         with open_detector(LatencyRequest(model, threads=1, backend="onnxruntime")) as detector:
             np.testing.assert_allclose(detector(FRAME).scores, expected.scores, rtol=1e-4)
     with open_detector(LatencyRequest(checkpoint_path, threads=1)) as detector:
         assert detector.backend.name == "torch"
-    with pytest.raises(BackendError, match="--threads is for the CPU, and tensorrt runs elsewhere"):
+    with pytest.raises(BackendError, match="--threads: tensorrt takes its own; leave one of them away"):
         open_detector(LatencyRequest(bundle_path, threads=1, backend="tensorrt"))
 
 
