@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from pipeline_cases import OnDevice, Pair, noise, small
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
-from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, KernelError
-from cornernet_runtime.kernels.device import LoadedKernels
-from cornernet_runtime.kernels.preprocess import preprocess
+from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError
 from cornernet_runtime.pipeline import GpuPipeline
-from cornernet_runtime.pipeline.gpu import STAGES
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 SPEC = replace(
@@ -31,7 +28,6 @@ SPEC = replace(
     decode=DecodeParameters(top_k=10, candidates=16),
     nms=NmsParameters(max_detections=6),
 )
-ELAPSED = 0.0125  # milliseconds between any two events
 FRAMES = [noise(height, width, 7) for height, width in ((62, 62), (40, 90), (120, 33), (16, 16), (62, 62))]
 
 
@@ -338,60 +334,3 @@ def any_sequence_of_submits_and_results_is_that_of_plain_calls():
                 assert_same(one.result(), expected[frames])
 
     hold()
-
-
-def stages_are_timed_in_order():
-    pair = warm()
-    found = pair.pipeline.time_stages(FRAMES[:1])
-    assert list(found) == list(STAGES)
-    assert found == pytest.approx(dict.fromkeys(STAGES, ELAPSED))
-    assert pair.pipeline.time_stages([]) == dict.fromkeys(STAGES, 0)
-    pair.compare(FRAMES[:1], least=0)
-
-
-def stages_of_several_batches_are_summed_up():
-    spec = replace(SPEC, other_sizes=((15, 15),))
-    pair = Pair(small(spec, flip=True, scales=(1.0, 0.5)), max_batch=2)
-    held = OnDevice(pair.device, FRAMES[0])
-    found = pair.pipeline.time_stages([held, FRAMES[1]])  # two runs of two batches, never seen before
-    each_run, each_batch = 2 * ELAPSED, 4 * ELAPSED
-    assert found == pytest.approx(
-        {
-            "upload": each_run,
-            "preprocess": each_batch,
-            "network": each_batch,
-            "decode": each_batch,
-            "soft_nms": each_run,
-            "download": each_run,
-        }
-    )
-
-
-def stages_that_fail_are_told():
-    pair = warm()
-    with driver(FAILING_KERNEL="cutDetections"), pytest.raises(BackendError, match="no GPU failed"):
-        pair.pipeline.time_stages(FRAMES[:1])
-    pair.compare(FRAMES[:1], least=0)
-
-
-def kernels_that_were_never_launched_can_be_captured():
-    device = CudaDevice()
-    views, levels, images = (device.allocate(4096, "memory") for _ in range(3))
-    launches = preprocess(*(int(buffer.handle) for buffer in (views, levels, images)), (1, 3, 5, 5), half=False)
-
-    def capture(kernels):
-        builder = device.stream.create_graph_builder()
-        builder.begin_building("thread_local")
-        try:
-            kernels.launch(launches, device.handle)
-        finally:
-            builder.end_building()
-
-    prepared, lazy = LoadedKernels(device), LoadedKernels(device)
-    prepared.prepare(["preprocess"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device.driver, "cuFuncLoad", lambda _: (device.driver.CUresult.CUDA_SUCCESS,))
-        lazy.prepare(["preprocess"])
-    capture(prepared)
-    with pytest.raises(KernelError, match="preprocessFloat was not launched: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"):
-        capture(lazy)

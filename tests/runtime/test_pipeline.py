@@ -10,6 +10,7 @@ import pipeline_cases
 import pytest
 import ring_cases
 import scene_cases
+import stage_cases
 from host_cuda import ROOT
 from pipeline_run import cases_of
 
@@ -20,7 +21,7 @@ WIDE, SMALL = (63, 95), (31, 47)
 
 # Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
 LATE, CHANCE = -1, 20
-ORDERS = ((pipeline_cases, LATE), (scene_cases, LATE), (ring_cases, LATE), (ring_cases, CHANCE))
+ORDERS = ((pipeline_cases, LATE), (scene_cases, LATE), (stage_cases, LATE), (ring_cases, LATE), (ring_cases, CHANCE))
 CASES = [
     pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")
     for module, order in ORDERS
