@@ -158,9 +158,10 @@ class TorchNetwork:
         stream = self._device.handle
         with PREPARATION:
             with told("the network"), trying_algorithms():
-                # Some take much memory, which goes back with where it is worked.
-                replace(bound, _work=self._make_work(self._device)).enqueue(stream)
+                trial = replace(bound, _work=self._make_work(self._device))  # some take much memory, which goes with it
+                trial.enqueue(stream)
                 self._device.stream.sync()
+                del trial
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
             self._device.stream.sync()
@@ -215,6 +216,7 @@ class TorchGpuBackend:
     Args:
         network: Is the backend's to close.
         device: Runs it.
+        name: Says in which precision.
 
     Attributes:
         device: Runs it.
@@ -285,7 +287,7 @@ def open_on_gpu(
             "update the NVIDIA driver"
         )
     checkpoint = load_checkpoint(path)
-    with told("memory for the weights"):
+    with PREPARATION, told("memory for the weights"):
         model = for_gpu(checkpoint.model, half=half).to(torch.device("cuda", device.number))
         torch.cuda.synchronize(device.number)  # the network's stream does not wait for the one that copied them
     network = TorchNetwork(model, device, checkpoint.spec, max_batch=max_batch)
