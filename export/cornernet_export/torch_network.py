@@ -160,11 +160,11 @@ class TorchNetwork:
             with told("the network"), trying_algorithms():
                 trial = replace(bound, _work=self._make_work(self._device))  # some take much memory, which goes with it
                 trial.enqueue(stream)
-                self._device.stream.sync()
+                self._device.wait(self._device.stream)
                 del trial
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
-            self._device.stream.sync()
+            self._device.wait(self._device.stream)
         self._prepared.add(key)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
@@ -248,8 +248,7 @@ class TorchGpuBackend:
 
     def close(self) -> None:
         """Let go of the network, which clones keep, and of its memory."""
-        self.device.make_current()
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         self.network.close()
 
 
