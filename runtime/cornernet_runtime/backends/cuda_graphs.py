@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class ShapeGraphs(Generic[Key]):
         """
         entry = self._entries.get(key)
         if entry is None:
-            self._run_first(key)
+            with PREPARATION:
+                self._run_first(key)
             return
         self._entries.move_to_end(key)
         if entry.graph is None:
