@@ -1,17 +1,15 @@
-"""What test_torch_network.py runs in a process of its own, over the driver that is none.
+"""Cases of test_torch_network.py: the network in the pipeline, with clones, on a driver that is none.
 
-``python -m torch_network_cases FILE`` is as ``pipeline_cases``. The device's memory is the host's, so PyTorch works on
-the CPU, when the stream comes to it. All of ``TorchNetwork`` runs but ``GpuWork``.
+The device's memory is the host's, so PyTorch works on the CPU, when the stream comes to it. All of ``TorchNetwork``
+runs but ``GpuWork``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -19,7 +17,6 @@ import pytest
 import torch
 from conftest import SMALL_SPEC, small_model
 from device_double import HostCall
-from driver_cases import cases_of, run_cases
 
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu
@@ -212,10 +209,3 @@ def a_thread_that_captures_may_allocate():
     modes = device.driver.CUstreamCaptureMode
     assert exchange.call_args_list[0].args == (modes.CU_STREAM_CAPTURE_MODE_RELAXED,)
     assert len(exchange.call_args_list) == 2
-
-
-CASES = cases_of(globals())
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run_cases(CASES, Path(sys.argv[1]))

@@ -158,12 +158,13 @@ class TorchNetwork:
         stream = self._device.handle
         with PREPARATION:
             with told("the network"), trying_algorithms():
-                # Some take much memory, which goes back with where it is worked.
-                replace(bound, _work=self._make_work(self._device)).enqueue(stream)
-                self._device.stream.sync()
+                trial = replace(bound, _work=self._make_work(self._device))  # some take much memory, which goes with it
+                trial.enqueue(stream)
+                self._device.wait(self._device.stream)
+                del trial
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
-            self._device.stream.sync()
+            self._device.wait(self._device.stream)
         self._prepared.add(key)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
@@ -215,6 +216,7 @@ class TorchGpuBackend:
     Args:
         network: Is the backend's to close.
         device: Runs it.
+        name: Says in which precision.
 
     Attributes:
         device: Runs it.
@@ -246,8 +248,7 @@ class TorchGpuBackend:
 
     def close(self) -> None:
         """Let go of the network, which clones keep, and of its memory."""
-        self.device.make_current()
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         self.network.close()
 
 
@@ -285,7 +286,7 @@ def open_on_gpu(
             "update the NVIDIA driver"
         )
     checkpoint = load_checkpoint(path)
-    with told("memory for the weights"):
+    with PREPARATION, told("memory for the weights"):
         model = for_gpu(checkpoint.model, half=half).to(torch.device("cuda", device.number))
         torch.cuda.synchronize(device.number)  # the network's stream does not wait for the one that copied them
     network = TorchNetwork(model, device, checkpoint.spec, max_batch=max_batch)

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cornernet_runtime import Detector
 from cornernet_runtime.backends import tensorrt_plugin
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
 from cornernet_runtime.backends.tensorrt_engine import TensorRTNetwork
@@ -265,6 +267,37 @@ def test_backends_are_cloned_alone(tensorrt, engine):
     assert_equal_maps(two(images[0]), found[0])
     two.close()
     assert tensorrt.gpu.memory == {}
+
+
+def test_the_gpu_is_made_current_in_whatever_thread_calls(engine, monkeypatch):
+    threads = []
+    monkeypatch.setattr(CudaDevice, "make_current", lambda _: threads.append(threading.get_ident()))
+    backend = open_backend(engine)
+    threads.clear()
+    (other,) = in_threads(lambda: (backend(noise(1, (63, 95))), threading.get_ident())[1])
+    assert set(threads) == {other}
+    threads.clear()
+    backend.close()
+    assert set(threads) == {threading.get_ident()}
+
+
+def test_preparation_and_capture_take_turns_in_a_process():
+    taken = []
+
+    def try_elsewhere():
+        taken.extend(in_threads(lambda: PREPARATION.acquire(blocking=False)))
+
+    class Graphs(ShapeGraphs):
+        def _capture(self, enqueue):
+            del enqueue
+            try_elsewhere()
+
+    def prepare(_key):
+        try_elsewhere()
+        return lambda: None
+
+    Graphs(SimpleNamespace(sync=lambda: None), prepare).run("a")
+    assert taken == [False, False]
 
 
 def test_a_clone_that_finds_no_memory_leaves_the_first_as_it_was(tensorrt, engine):

@@ -84,7 +84,7 @@ class TensorRTBackend:
         batch = self.network.smallest_batch((count, depth, height, width))
         host_floats(self._host_input, images.size)[:] = images.reshape(-1)
         self._graphs.run((batch, depth, height, width))
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         rows, columns = (height + 1) // self.spec.stride, (width + 1) // self.spec.stride
         maps = []
         for name, channels in output_channels(self.spec).items():
@@ -106,8 +106,7 @@ class TensorRTBackend:
 
     def close(self) -> None:
         """Let go of graphs, engine and memory."""
-        self.device.make_current()
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         self._graphs.close()
         self.network.close()
         for buffer in (self._host_input, *self._host_outputs.values()):

@@ -169,7 +169,7 @@ class Run:
 
 
 class Ring:
-    """Slots in turn.
+    """Slots, of which each run takes one until it is collected.
 
     Args:
         device: Whose.
