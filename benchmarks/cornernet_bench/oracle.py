@@ -19,7 +19,6 @@ from cornernet_bench.oracle_repairs import (
     INPUT_CHANNELS,
     REPAIRS,
     RESAMPLES,
-    WORDS,
     ClassVotes,
     Difference,
     Effect,
@@ -99,7 +98,7 @@ class OracleReport:
     @staticmethod
     def title(kinds: Exchange) -> str:
         """Return what is true, for people."""
-        return " + ".join(WORDS[kind] for kind in kinds) or "nothing"
+        return "all three" if len(kinds) == len(KINDS) else " + ".join(kinds) or "nothing"
 
 
 def analyse(

@@ -123,7 +123,7 @@ def _print_comparison(console: Console, against: str, report: OracleReport) -> N
         table.add_column(heading, justify="right", no_wrap=True)
     for effect in comparison.effects:
         gain = effect.gain
-        partner = "each other" if effect.repair.part == "wiring" else "the reference's"
+        partner = "its own" if effect.repair.part == "wiring" else "reference"
         cells = _points(effect.ap), f"{gain.points:+.2f}", f"{gain.low:+.2f} to {gain.high:+.2f}"
         style = "bold" if effect.repair.name == comparison.finding.cause else None
         table.add_row(escape(effect.repair.title), partner, *cells, style=style)

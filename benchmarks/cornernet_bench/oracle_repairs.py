@@ -25,9 +25,7 @@ FEW = 20  # pictures below which resampling says little
 LEAST_LOSS = 0.1  # points of AP that are worth a cause
 LEAST_WIRING = 1.0  # points that an exchange within the model must bring: a fault of that kind costs far more
 NEARLY = 0.9  # of the best repair's gain; a simpler one that brings as much is the cause
-MOST = 0.5  # of the loss, which a cause must account for
-
-WORDS = {"heat": "heat", "embed": "embeddings", "offset": "offsets", "tl": "top-left", "br": "bottom-right"}
+MOST = 0.8  # of the loss, which a cause must account for; a fault before the heads is half undone by many an exchange
 
 
 class Repair(NamedTuple):
@@ -52,23 +50,17 @@ INPUT_CHANNELS, CLASSES = "input_channels", "classes"
 def _repairs() -> tuple[Repair, ...]:
     """Return the repairs, simpler ones first: they are the cause where others bring no more."""
     wiring = [
-        (INPUT_CHANNELS, "red and blue of the input", "the input has its channels in the wrong order (BGR for RGB)"),
-        (CLASSES, "classes of the heat", "the heat channels are in another order than the class names"),
-        ("corners", "all top-left with all bottom-right", "the outputs of the two corners are exchanged"),
-        *(
-            (f"corners_{kind}", f"{word} of top-left with bottom-right", f"tl_{kind} and br_{kind} are exchanged")
-            for kind, word in ((kind, WORDS[kind]) for kind in KINDS)
-        ),
-        ("offset_xy", "x with y of the offsets", "the channels x and y of the offsets are exchanged"),
+        (INPUT_CHANNELS, "input, red <-> blue", "the input has its channels in the wrong order (BGR for RGB)"),
+        (CLASSES, "classes of heat", "the heat channels are in another order than the class names"),
+        ("corners", "all, tl <-> br", "the outputs of the two corners are exchanged"),
+        *((f"corners_{kind}", f"{kind}, tl <-> br", f"tl_{kind} and br_{kind} are exchanged") for kind in KINDS),
+        ("offset_xy", "offset, x <-> y", "the channels x and y of the offsets are exchanged"),
     ]
     return (
         *(Repair(name, title, "wiring", fault) for name, title, fault in wiring),
         *(Repair(name, name, "head", f"the fault is in {name}") for name in OUTPUT_NAMES),
-        *(Repair(kind, f"both {WORDS[kind]}", "kind", f"the fault is in tl_{kind} and br_{kind}") for kind in KINDS),
-        *(
-            Repair(corner, f"all of {WORDS[corner]}", "corner", f"the fault is in what all {corner}_ outputs share")
-            for corner in CORNERS
-        ),
+        *(Repair(kind, f"both {kind}", "kind", f"the fault is in tl_{kind} and br_{kind}") for kind in KINDS),
+        *(Repair(one, f"all {one}", "corner", f"the fault is in what the {one}_ outputs share") for one in CORNERS),
     )
 
 
@@ -193,7 +185,7 @@ def find_cause(loss: Difference, effects: Sequence[Effect]) -> Finding:
     if not helpful:
         if lost:
             return Finding(None, f"{_amount(loss)} are lost, and no exchange brings any back: {_ELSEWHERE}")
-        return Finding(None, f"no loss beyond the noise: {_amount(loss)}, and no exchange helps")
+        return Finding(None, f"nothing to lay at anything: {_amount(loss)} lost, too few or within the noise")
     best = max(effect.gain.points for effect in helpful)
     cause = next(effect for effect in helpful if effect.gain.points >= NEARLY * best)
     if lost and cause.gain.points < MOST * loss.points:
