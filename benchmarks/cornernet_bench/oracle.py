@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -138,25 +138,33 @@ def analyse(
         for image_id in track(listed, "looking"):
             look.add(image_id)
     except KeyboardInterrupt:
-        if not look.image_ids:
+        if not look.pictures:
             raise
+    image_ids = [seen.image_id for seen in look.pictures]
     verdicts = {
-        trial: judge(data.truth, look.image_ids, found, category_ids, by_area=isinstance(trial, tuple))
+        trial: judge(data.truth, image_ids, found, category_ids, by_area=isinstance(trial, tuple))
         for trial, found in track(list(look.trials().items()), "judging")
     }
-    seen = set(look.image_ids)
     return OracleReport(
         exchanges={kinds: verdicts[kinds].metrics for kinds in EXCHANGES},
-        comparison=None if reference is None else _compare(verdicts, len(seen)),
-        pictures=len(seen),
+        comparison=None if reference is None else _compare(verdicts, len(image_ids)),
+        pictures=len(image_ids),
         listed=len(listed),
-        objects=sum(not row["iscrowd"] and row["image_id"] in seen for row in data.truth.dataset["annotations"]),
-        shared=look.shared,
+        objects=sum(not row["iscrowd"] for image_id in image_ids for row in data.truth.imgToAnns[image_id]),
+        shared=sum(seen.shared for seen in look.pictures),
         notes=data.notes,
     )
 
 
 REFERENCE = "reference"  # the trial in which all six maps are its own
+
+
+class _Seen(NamedTuple):
+    """One picture: its id, the detections of each trial, and how many of its objects share a cell."""
+
+    image_id: Any
+    found: dict[Exchange | str, Detections]
+    shared: int
 
 
 class _Look:
@@ -168,9 +176,7 @@ class _Look:
         self._detector, self._reference, self._data = detector, reference, data
         self._label_of = {category: label for label, category in enumerate(category_ids)}
         self._votes = ClassVotes(len(category_ids))
-        self._found: list[dict[Exchange | str, Detections]] = []
-        self.image_ids: list[Any] = []
-        self.shared = 0
+        self.pictures: list[_Seen] = []
 
     def add(self, image_id: Any) -> None:  # noqa: ANN401 - COCO's ids are numbers or texts
         """Run the networks on a picture and decode every exchange."""
@@ -187,14 +193,11 @@ class _Look:
             self._votes.add(maps, truth.targets)
             # Last, for a backend may write its next maps over these.
             found[INPUT_CHANNELS] = detector.finish(*detector.corner_maps(frame[:, :, ::-1]))
-        self._found.append(found)
-        self.shared += truth.shared
-        self.image_ids.append(image_id)  # at the very end: an interrupt leaves whole pictures
+        self.pictures.append(_Seen(image_id, found, truth.shared))  # all at once: an interrupt leaves whole pictures
 
     def trials(self) -> dict[Exchange | str, list[Detections]]:
         """Return the detections on each picture seen, by trial."""
-        found = self._found[: len(self.image_ids)]
-        trials = {trial: [own[trial] for own in found] for trial in found[0]}
+        trials = {trial: [seen.found[trial] for seen in self.pictures] for trial in self.pictures[0].found}
         if self._reference is not None and (labels := self._votes.relabelling()) is not None:
             trials[CLASSES] = relabelled(trials[()], labels)
         return trials

@@ -95,12 +95,12 @@ def _print_exchanges(console: Console, model: str, detector: Detector, report: O
         say(
             f"interrupted: {report.pictures} of {report.listed} pictures were seen, and these figures are of them alone"
         )
-    table = Table("true", box=box.SIMPLE_HEAD)
+    table = Table("true", box=box.SIMPLE_HEAD, pad_edge=False)  # so it fits 80 columns
     for heading in (*HEADINGS.values(), "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
     before = report.exchanges[()]["ap"]
     for kinds, metrics in report.exchanges.items():
-        gain = f"{metrics['ap'] - before:+.2f}" if kinds and not math.isnan(before) else ""
+        gain = _points(metrics["ap"] - before, "+") if kinds else ""
         table.add_row(report.title(kinds), *(_points(metrics[name]) for name in HEADINGS), gain)
     console.print(table)
     if report.shared:
@@ -124,7 +124,7 @@ def _print_comparison(console: Console, against: str, report: OracleReport) -> N
     for effect in comparison.effects:
         gain = effect.gain
         partner = "its own" if effect.repair.part == "wiring" else "reference"
-        cells = _points(effect.ap), f"{gain.points:+.2f}", f"{gain.low:+.2f} to {gain.high:+.2f}"
+        cells = _points(effect.ap), _points(gain.points, "+"), f"{_points(gain.low, '+')} to {_points(gain.high, '+')}"
         style = "bold" if effect.repair.name == comparison.finding.cause else None
         table.add_row(escape(effect.repair.title), partner, *cells, style=style)
     console.print(table)
@@ -169,8 +169,8 @@ def _interval(difference: Difference) -> dict[str, float | None]:
     return {name: _number(getattr(difference, name)) for name in ("points", "low", "high")}
 
 
-def _points(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def _points(value: float, sign: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.2f}"
 
 
 def _number(value: float) -> float | None:

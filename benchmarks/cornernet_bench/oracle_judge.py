@@ -141,7 +141,7 @@ def _weighted_ap(rankings: Sequence[Ranking], weights: NDArray[np.integer]) -> f
         right, wrong = (np.cumsum(flags * often, axis=1) for flags in (ranking.right, ranking.wrong))
         precision = right / np.maximum(right + wrong, 1)
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 at recalls that are never reached
+        precision = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)  # at recalls never reached
         places = [np.searchsorted(recall, RECALLS, side="left") for recall in right / objects]
         precisions.append(np.take_along_axis(precision, np.array(places), axis=1).mean())
     return float(100 * np.mean(precisions)) if precisions else float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -175,6 +176,8 @@ def find_cause(loss: Difference, effects: Sequence[Effect]) -> Finding:
         loss: AP of the reference less that of the model.
         effects: In the order of ``REPAIRS``.
     """
+    if math.isnan(loss.points):
+        return Finding(None, "there is no object to find on these pictures")
     lost = loss.exceeds(LEAST_LOSS)
     helpful = [
         effect

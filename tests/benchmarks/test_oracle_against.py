@@ -13,14 +13,16 @@ import torch
 from oracle_cases import SIDE, SPEC, ideal, write_set
 
 from cornernet_bench.oracle import analyse
-from cornernet_bench.oracle_maps import true_maps
+from cornernet_bench.oracle_maps import KINDS, true_maps
 from cornernet_bench.oracle_repairs import (
     REPAIRS,
     ClassVotes,
     Difference,
     Effect,
     find_cause,
+    from_reference,
     resampling_note,
+    rewired,
 )
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.torch_backend import TorchBackend
@@ -149,13 +151,10 @@ def test_embeddings_that_float16_cannot_tell_apart_are_found(with_fault):
 WIRING = {
     "corners": lambda maps: {
         new: getattr(maps, old)
-        for old, new in zip(
-            OUTPUT_NAMES, (*OUTPUT_NAMES[1::-1], *OUTPUT_NAMES[3:1:-1], *OUTPUT_NAMES[:3:-1]), strict=True
-        )
+        for kind in KINDS
+        for new, old in ((f"tl_{kind}", f"br_{kind}"), (f"br_{kind}", f"tl_{kind}"))
     },
-    "corners_heat": lambda maps: {"tl_heat": maps.br_heat, "br_heat": maps.tl_heat},
     "corners_embed": lambda maps: {"tl_embed": maps.br_embed, "br_embed": maps.tl_embed},
-    "corners_offset": lambda maps: {"tl_offset": maps.br_offset, "br_offset": maps.tl_offset},
     "offset_xy": lambda maps: {"tl_offset": maps.tl_offset[:, ::-1], "br_offset": maps.br_offset[:, ::-1]},
     "classes": lambda maps: {
         "tl_heat": maps.tl_heat[:, [2, 0, 1, 5, 4, 3]],
@@ -171,6 +170,27 @@ def test_outputs_that_are_exchanged_are_found_and_the_exchange_brings_everything
     assert found.finding.cause == fault, found.finding.text
     gain = next(effect.gain for effect in found.effects if effect.repair.name == fault)
     assert gain.points == pytest.approx(found.loss.points, abs=1e-6)
+
+
+def test_each_exchange_moves_the_maps_that_it_names():
+    rng = np.random.default_rng(0)
+    own, reference = (
+        CornerMaps(*(rng.random((count, 4, 5), np.float32) for count in (3, 3, 1, 1, 2, 2))) for _ in range(2)
+    )
+    other = {"tl": "br", "br": "tl"}
+    trials = rewired(own) | from_reference(own, reference)
+    assert set(trials) == {repair.name for repair in REPAIRS} - {"input_channels", "classes"}
+    for trial, maps in trials.items():
+        for name in OUTPUT_NAMES:
+            corner, kind = name.split("_")
+            expected = getattr(own, name)
+            if trial in ("corners", f"corners_{kind}"):
+                expected = getattr(own, f"{other[corner]}_{kind}")
+            elif trial == "offset_xy" and kind == "offset":
+                expected = expected[[1, 0]]
+            elif trial in (name, kind, corner):
+                expected = getattr(reference, name)
+            np.testing.assert_array_equal(getattr(maps, name), expected, err_msg=f"{trial}: {name}")
 
 
 def test_permuted_classes_of_one_corner_are_laid_at_its_heat(with_fault):
@@ -259,6 +279,17 @@ def test_a_loss_that_no_exchange_explains_is_laid_before_the_heads():
 def test_a_wiring_that_is_wrong_in_both_models_is_found_without_a_loss():
     assert find_cause(Difference(0, 0, 0), effects(offset_xy=(10, 8, 12))).cause == "offset_xy"
     assert find_cause(Difference(0, 0, 0), effects(offset_xy=(0.5, 0.2, 0.8))).cause is None
+
+
+def test_a_set_without_objects_says_nothing():
+    nothing = Difference.of(float("nan"), np.full(200, np.nan))
+    found = find_cause(nothing, [Effect(one, float("nan"), nothing) for one in REPAIRS])
+    assert (found.cause, found.text) == (None, "there is no object to find on these pictures")
+
+
+def test_an_interval_holds_the_middle_95_of_100_draws():
+    drawn = np.append(np.random.default_rng(0).permutation(np.arange(201.0)), np.nan)  # a set without objects
+    assert Difference.of(7, drawn) == Difference(7, 5, 195)
 
 
 def test_few_pictures_are_said_to_be_few():
