@@ -51,7 +51,11 @@ INPUT_CHANNELS, CLASSES = "input_channels", "classes"
 def _repairs() -> tuple[Repair, ...]:
     """Return the repairs, simpler ones first: they are the cause where others bring no more."""
     wiring = [
-        (INPUT_CHANNELS, "input, red <-> blue", "the input has its channels in the wrong order (BGR for RGB)"),
+        (
+            INPUT_CHANNELS,
+            "input, red <-> blue",
+            "the input has its channels in the wrong order (BGR for RGB or the reverse)",
+        ),
         (CLASSES, "classes of heat", "the heat channels are in another order than the class names"),
         ("corners", "all, tl <-> br", "the outputs of the two corners are exchanged"),
         *((f"corners_{kind}", f"{kind}, tl <-> br", f"tl_{kind} and br_{kind} are exchanged") for kind in KINDS),
@@ -95,36 +99,41 @@ def from_reference(maps: CornerMaps, reference: CornerMaps) -> dict[str, CornerM
 
 
 class ClassVotes:
-    """Which heat channel is hottest where a class's corners truly are.
+    """Which heat channels are hot where a class's corners truly are.
 
     Args:
         classes: Heat channels.
     """
 
     def __init__(self, classes: int) -> None:
-        self._heat = np.zeros((classes, classes))
-        self._seen = np.zeros(classes, np.bool_)
+        self._heat = np.zeros((classes, classes))  # sum of logits, by true class and channel
+        self._corners = np.zeros(classes)
 
     def add(self, maps: CornerMaps, targets: Targets) -> None:
         """Count one picture."""
         for heat, cells in ((maps.tl_heat, targets.tl_cells), (maps.br_heat, targets.br_cells)):
             levels = np.nan_to_num(heat.reshape(len(heat), -1)[:, cells].T.astype(np.float64))
             np.add.at(self._heat, targets.labels, levels)
-        self._seen[targets.labels] = True
+            np.add.at(self._corners, targets.labels, 1)
 
     def relabelling(self) -> NDArray[np.int64] | None:
-        """Return the class [C] that each channel seems to show, or None where it is its own or cannot be told."""
-        seen = np.flatnonzero(self._seen)
-        channels = self._heat[seen].argmax(axis=1)
-        if len(set(channels.tolist())) < len(seen) or np.array_equal(channels, seen):
-            return None
-        labels = np.full(len(self._seen), -1)
-        labels[channels] = seen
-        rest = np.flatnonzero(~self._seen).tolist()
-        keeping = [channel for channel in np.flatnonzero(labels < 0) if channel in rest]
-        labels[keeping] = keeping
-        labels[labels < 0] = [label for label in rest if label not in keeping]
-        return labels
+        """Return the class [C] that each channel seems to show, or None where it is its own.
+
+        The hottest pair of class and channel is taken first, then the hottest of what is left. Classes without objects
+        keep their channels where these are free.
+        """
+        labels = np.full(len(self._heat), -1)
+        seen = np.flatnonzero(self._corners)
+        means = self._heat[seen] / self._corners[seen, None]
+        for row, channel in zip(
+            *np.unravel_index(np.argsort(-means, axis=None, kind="stable"), means.shape), strict=True
+        ):
+            if labels[channel] < 0 and seen[row] not in labels:
+                labels[channel] = seen[row]
+        for label in np.flatnonzero((labels < 0) & (self._corners == 0)):
+            labels[label] = label
+        labels[labels < 0] = [label for label in range(len(labels)) if label not in labels]
+        return None if np.array_equal(labels, np.arange(len(labels))) else labels
 
 
 def relabelled(detections: Sequence[Detections], labels: NDArray[np.int64]) -> list[Detections]:
