@@ -138,7 +138,11 @@ def _python_class(kind: type) -> dict[str, Any]:
 
 
 def _signature(function: Any, bound: int) -> list[list[Parameter]]:  # noqa: ANN401
-    found = list(inspect.signature(function).parameters.values())[bound:]
+    """Return the one overload of a function of Python, or none where it does not tell."""
+    try:
+        found = list(inspect.signature(function).parameters.values())[bound:]
+    except ValueError:
+        return []
     parameters = []
     for one in found:
         keyword_only = one.kind == one.KEYWORD_ONLY

@@ -7,7 +7,7 @@ A line is ``Class.method(2, stream)`` for a call with two arguments by position 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,12 +144,12 @@ def _problem(surface: Surface, use: str) -> str | None:
     overloads = surface["functions"].get(name) if owner is None else _lookup(surface, owner, "methods", name)
     if overloads is None:
         return f"{use} is not there"
-    if any(_takes(parameters, arguments) for parameters in overloads):
-        return None
+    if not overloads or any(_takes(parameters, arguments) for parameters in overloads):
+        return None  # with no overload known, it does not tell
     return f"{use}: takes {' or '.join(_text(parameters) for parameters in overloads)}"
 
 
-def _lookup(surface: Surface, kind: str, part: str, name: str) -> object:
+def _lookup(surface: Surface, kind: str, part: str, name: str) -> Any:  # noqa: ANN401
     """Return an entry of a class or of one of its bases, or None."""
     classes = surface["classes"]
     owners = (classes[one] for one in (kind, *classes[kind]["bases"]) if one in classes)
