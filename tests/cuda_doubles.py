@@ -66,8 +66,11 @@ class Gpu:
             "cuda.bindings.driver",
             {
                 "cuMemGetInfo": self._memory_info,
+                "cuCtxGetCurrent": self._current,
+                "cuKernelGetFunction": self._function,
+                "cuFuncLoad": self._load_function,
                 "cuLaunchKernel": self._launch,
-                "CUfunction": Handle,
+                "CUkernel": Handle,
                 "CUstream": Handle,
             },
         )
@@ -100,6 +103,18 @@ class Gpu:
         function, *sizes, stream, slots, _extra = arguments
         launch = self._loaded.launch(int(function), sizes, slots)
         self.enqueue(int(stream), lambda: self._loaded.run(launch))
+        return (_Success(),)
+
+    def _current(self):
+        self.surface.check_function("cuCtxGetCurrent")
+        return _Success(), Handle(1)
+
+    def _function(self, kernel):
+        self.surface.check_function("cuKernelGetFunction", kernel)
+        return _Success(), kernel
+
+    def _load_function(self, *arguments):
+        self.surface.check_function("cuFuncLoad", *arguments)
         return (_Success(),)
 
     def _memory_info(self):
@@ -188,6 +203,10 @@ class _Device:
         self._gpu.streams[int(stream.handle)] = stream
         return Checked(self._gpu.surface, "Stream", stream)
 
+    def create_event(self, options=None):
+        assert options in ({"timing_enabled": False}, {"timing_enabled": True})
+        return Checked(self._gpu.surface, "Event", _Event())
+
     def allocate(self, size, *, stream):
         assert stream._kind == "Stream"
         return self._gpu.make(size)
@@ -211,8 +230,26 @@ class _Stream:
     def sync(self):
         self._invalid = self._recorded is not None  # waiting ends a capture
 
+    def record(self, event):
+        assert event._kind == "Event"
+        assert self._recorded is None, "an event is recorded while its stream is captured"
+
+    def wait(self, event_or_stream):
+        self.record(event_or_stream)  # work runs at once
+
+    def close(self):
+        pass
+
     def create_graph_builder(self):
         return Checked(self._gpu.surface, "GraphBuilder", _GraphBuilder(self._gpu, self))
+
+
+class _Event:
+    def sync(self):
+        pass
+
+    def close(self):
+        pass
 
 
 class _GraphBuilder:

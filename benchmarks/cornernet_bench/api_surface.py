@@ -12,7 +12,7 @@ from typing import Any
 
 CUDA_CLASSES = ("Device", "Stream", "Event", "Buffer", "LegacyPinnedMemoryResource", "ObjectCode", "Kernel")
 CUDA_GRAPH_CLASSES = ("GraphBuilder", "Graph")
-DRIVER_FUNCTIONS = ("cuMemGetInfo", "cuLaunchKernel")
+DRIVER_FUNCTIONS = ("cuCtxGetCurrent", "cuFuncLoad", "cuKernelGetFunction", "cuLaunchKernel", "cuMemGetInfo")
 
 _OWN_NAMES = re.compile(r"^(tensorrt(_bindings|_lean_bindings)?\.tensorrt\.|nvinfer1::|nvonnxparser::)")
 

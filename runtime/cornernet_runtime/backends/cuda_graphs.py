@@ -37,12 +37,19 @@ class ShapeGraphs(Generic[Key]):
         prepare: Given a shape, returns the function that enqueues its work on the stream. It is called again when the
             shape comes back after it was let go of, so nothing that it allocates may be lasting.
         limit: How many shapes are kept.
+        what: What the work is, for the warning.
     """
 
-    def __init__(self, stream: Any, prepare: Callable[[Key], Callable[[], None]], limit: int = LIMIT) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        stream: Any,  # noqa: ANN401 - cuda.core is an extra
+        prepare: Callable[[Key], Callable[[], None]],
+        limit: int = LIMIT,
+        what: str = "the network",
+    ) -> None:
         self._stream = stream
         self._prepare = prepare
-        self._limit = limit
+        self._limit, self._what = limit, what
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._capturing = True
 
@@ -87,7 +94,7 @@ class ShapeGraphs(Generic[Key]):
                     builder.end_building()
             reason = str(error) if isinstance(error, CornerNetError) else f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"the network cannot be captured as a CUDA graph and is launched layer by layer, slower: {reason}",
+                f"{self._what} cannot be captured as a CUDA graph and is launched piece by piece, slower: {reason}",
                 CornerNetWarning,
                 stacklevel=2,
             )
