@@ -239,7 +239,7 @@ def _start(layer: str, request: Request, file: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(file.parent)}
     module = "cornernet_bench.selftest_worker"
     return subprocess.Popen(  # noqa: S603 - this interpreter
-        [sys.executable, "-P", "-m", module, layer, str(file), json.dumps(to_json(request))],
+        [sys.executable, "-P", "-u", "-m", module, layer, str(file), json.dumps(to_json(request))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

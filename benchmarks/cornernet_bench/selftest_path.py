@@ -38,7 +38,8 @@ SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one
 SCENES_SEED = 4242  # the shipped model has not seen it
 OF_EXPORT = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-OF_ENGINE = ("onnx", "onnxruntime")
+OF_ENGINE = ("onnx", "onnxruntime", "cuda")
+DISTRIBUTIONS = {"cuda": '"cuda-core[cu13]"'}  # where the name is another than the package's
 
 
 class NothingToRunError(Exception):
@@ -102,7 +103,7 @@ def _contest(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Conte
         if os.environ.get(REQUIRE_GPU) == "1":
             raise NothingToRunError("there is no GPU")
         return _on_the_cpu(model, folder, stack, notes)
-    if util.find_spec("tensorrt"):
+    if _installed("tensorrt"):
         return _in_tensorrt(model, folder, stack, notes)
     return _in_torch(model, stack)
 
@@ -131,7 +132,7 @@ def _in_torch(model: Path, stack: ExitStack) -> Contest:
     lead = "TensorRT is not installed: pip install tensorrt; and in its place "
     if model.suffix not in CHECKPOINTS:
         raise NothingToRunError(f"{lead}PyTorch runs a checkpoint only ({', '.join(CHECKPOINTS)}), got {model.name}")
-    _need(("torch", "safetensors"), f"{lead}PyTorch")
+    _need(("torch", "safetensors", "cuda"), f"{lead}PyTorch on the GPU")
     import torch  # noqa: PLC0415 - an extra
 
     if util.find_spec("cornernet_export.torch_network") is None:
@@ -151,7 +152,7 @@ def _on_the_cpu(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Co
     candidate = stack.enter_context(Detector.open(here, "onnxruntime"))
     reference = None
     half = candidate.spec.precision != "fp32"
-    if trained.is_file() and util.find_spec("torch"):
+    if trained.is_file() and _installed("torch"):
         reference = stack.enter_context(open_model(trained, "torch-fp16" if half else None))
     return Contest(f"ONNX Runtime on the CPU, {candidate.spec.precision}", candidate, reference, half=half)
 
@@ -191,10 +192,15 @@ def _pictures(request: Request, folder: Path, notes: Notes) -> tuple[Path, Path 
     return folder / "images", folder / "annotations.json"
 
 
+def _installed(package: str) -> bool:
+    return package in sys.modules or util.find_spec(package) is not None
+
+
 def _need(packages: tuple[str, ...], purpose: str) -> None:
-    lacking = [package for package in packages if util.find_spec(package) is None]
+    lacking = [package for package in packages if not _installed(package)]
     if lacking:
-        raise NothingToRunError(f"{purpose} needs {', '.join(lacking)}: pip install {' '.join(lacking)}")
+        names = " ".join(DISTRIBUTIONS.get(package, package) for package in lacking)
+        raise NothingToRunError(f"{purpose} needs what is not installed: pip install {names}")
 
 
 def _changes(say: Callable[[str], None]) -> Callable[[str], None]:
