@@ -261,9 +261,7 @@ def _read(process: subprocess.Popen[str], tail: deque[str], say: Callable[[str],
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a process that still runs, with all that it has started."""
-    if process.poll() is not None:
-        return
+    """End a process if it still runs, and all that it has started, which may outlive it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

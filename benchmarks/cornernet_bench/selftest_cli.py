@@ -92,7 +92,13 @@ def _run(arguments: argparse.Namespace) -> int:
         reports.append(report)
 
     try:
-        run_selftest(request, lambda line: console.print(line, style="dim", soft_wrap=True, markup=False), keep)
+        with console.status("looking at this machine") as status:  # turns while a layer says nothing
+
+            def say(line: str) -> None:
+                console.print(line, style="dim", soft_wrap=True, markup=False)
+                status.update(escape(line))
+
+            run_selftest(request, say, keep)
     finally:
         if reports:
             _print(console, reports[-1], file)
