@@ -6,6 +6,7 @@ Work runs when it is enqueued. A captured graph remembers it and runs it when la
 from __future__ import annotations
 
 import ctypes
+import threading
 from types import SimpleNamespace
 
 from checked import Checked, CheckedClass, SurfaceError, module
@@ -161,6 +162,7 @@ class HostKernels:
         self._library = ctypes.CDLL(str(library))
         self._library.parameterBytesOf.restype = ctypes.c_size_t
         self.names = []
+        self._turn = threading.Lock()  # the shim has one scheduler
 
     def launch(self, kernel, sizes, slots):
         """Return a launch with a copy of its parameters, as the driver keeps it."""
@@ -173,7 +175,8 @@ class HostKernels:
         return found
 
     def run(self, launch):
-        status = self._library.runLaunch(ctypes.byref(launch))
+        with self._turn:
+            status = self._library.runLaunch(ctypes.byref(launch))
         assert status == 0, f"{launch.kernel} returned {status}"
 
 

@@ -221,6 +221,7 @@ static const struct {
     {"cuGraphInstantiateWithFlags", instantiate},
     {"cuGraphInstantiateWithParams", instantiate},
     {"cuGraphLaunch", launchGraph},
+    {"cuGraphExecDestroy", closeExecutable},
     {"cuLaunchHostFunc", cuLaunchHostFunc},
     {"cuMemAllocHost", allocate},
     {"cuMemFreeHost", release},

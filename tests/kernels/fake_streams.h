@@ -51,7 +51,7 @@ struct Work {
 };
 
 struct Graph {
-  int count;
+  int count, closed;
   struct Work work[GRAPH];
 };
 
@@ -126,6 +126,7 @@ static int perform(const struct Work* work) {
       enter();
       return 0;
     case GRAPH_LAUNCH:
+      if (work->graph->closed) return LAUNCH_FAILED;
       for (int i = 0; i < work->graph->count && !error; ++i)
         error = perform(&work->graph->work[i]);
       return error;
@@ -284,6 +285,11 @@ static int captureInfo(void* handle, int* status, uint64_t* id, struct Graph** g
 
 static int instantiate(struct Graph** executable, struct Graph* graph) {
   *executable = graph;  // neither is ever let go of
+  return 0;
+}
+
+static int closeExecutable(struct Graph* executable) {
+  executable->closed = 1;
   return 0;
 }
 

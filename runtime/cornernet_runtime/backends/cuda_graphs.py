@@ -11,7 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+from cornernet_runtime.backends.device_network import PREPARATION
+from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -54,10 +55,15 @@ class ShapeGraphs(Generic[Key]):
         self._capturing = True
 
     def run(self, key: Key) -> None:
-        """Enqueue the work of a shape; the caller waits for the stream."""
+        """Enqueue the work of a shape; the caller waits for the stream.
+
+        Raises:
+            BackendError: The first run of a shape, which is waited for, failed.
+        """
         entry = self._entries.get(key)
         if entry is None:
-            self._run_first(key)
+            with PREPARATION:
+                self._run_first(key)
             return
         self._entries.move_to_end(key)
         if entry.graph is None:
@@ -72,11 +78,11 @@ class ShapeGraphs(Generic[Key]):
 
     def _run_first(self, key: Key) -> None:
         while len(self._entries) >= self._limit:
-            self._stream.sync()
+            self._wait()
             self._forget_oldest()
         entry = _Entry(self._prepare(key))
         entry.enqueue()
-        self._stream.sync()
+        self._wait()
         self._entries[key] = entry
         if self._capturing:
             entry.graph = self._capture(entry.enqueue)
@@ -102,6 +108,14 @@ class ShapeGraphs(Generic[Key]):
         finally:
             with contextlib.suppress(Exception):
                 builder.close()
+
+    def _wait(self) -> None:
+        try:
+            self._stream.sync()
+        except Exception as error:  # cuda.core has no common base
+            raise BackendError(
+                f"{self._what} failed: {error}; start the program again, and see what cornernet-doctor says"
+            ) from error
 
     def _forget_oldest(self) -> None:
         _, entry = self._entries.popitem(last=False)

@@ -142,7 +142,7 @@ class GpuPipeline:
         """Wait for what is under way, which keeps its detections, and let go of graphs and memory, not the network."""
         self._device.make_current()
         self._ring.collect()
-        self._device.stream.sync()
+        self._device.wait(self._device.stream)
         self._work.close()
         self._ring.close()
 

@@ -94,7 +94,7 @@ class PlanWork:
         room = self._room_for(plan)
         blocks = (self._places, self._found, self._candidates, self._workspace)
         if any(size > block.size for block, size in zip(blocks, room, strict=True)):
-            self._device.stream.sync()
+            self._device.wait(self._device.stream)
             self._graphs.close()
             self._fitting.clear()
             for block, size in zip(blocks, room, strict=True):
@@ -219,7 +219,7 @@ class PlanWork:
         pinned.reserve(table.nbytes)
         pinned.bytes[:] = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
         self._table.copy(pinned, 0, table.nbytes, self._device.stream)
-        self._device.stream.sync()
+        self._device.wait(self._device.stream)
         pinned.close()
 
 
