@@ -135,8 +135,6 @@ def _in_torch(model: Path, stack: ExitStack) -> Contest:
     _need(("torch", "safetensors", "cuda"), f"{lead}PyTorch on the GPU")
     import torch  # noqa: PLC0415 - an extra
 
-    if util.find_spec("cornernet_export.torch_network") is None:
-        raise NothingToRunError(f"{lead}this version cannot run PyTorch on a GPU")
     if not torch.cuda.is_available():
         raise NothingToRunError(f"{lead}PyTorch {torch.__version__} has no use of the GPU: install its build for CUDA")
     candidate = stack.enter_context(open_model(model, "torch-cuda"))

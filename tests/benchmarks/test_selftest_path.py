@@ -192,12 +192,12 @@ def test_memory_that_grows_is_a_failure(whole_bundle, images, notes, monkeypatch
 def test_the_command_runs_the_shipped_model_on_scenes_with_ap(tmp_path, monkeypatch):
     monkeypatch.delenv(kernels.REQUIRE_GPU, raising=False)
     file = tmp_path / "report.json"
-    arguments = ["--layers", "L6", "--scenes", "3", "--frames", "2", "--report", str(file)]
+    arguments = ["--layers", "L6", "--scenes", "2", "--frames", "2", "--report", str(file)]
     assert cli.main(["selftest", *arguments]) == 0
     (layer,) = json.loads(file.read_text())["layers"]
     assert layer["state"] == "passed"
     figures = layer["figures"]
-    assert figures["detections_matched"] == figures["detections_reference"] > 30
+    assert figures["detections_matched"] == figures["detections_reference"] > 20
     assert figures["ap"] == pytest.approx(figures["ap_reference"], abs=0.1)
     assert 50 < figures["ap"] <= 100
     assert set(figures) <= documented()
@@ -250,11 +250,15 @@ def test_an_engine_that_cannot_be_built_is_a_failure(on_doubles, bundle, images,
 # PyTorch on a GPU, where there is no TensorRT.
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_without_tensorrt_and_without_pytorch_for_cuda_is_skipped(gpus, checkpoint_path, images, notes):
     gpus.append(A_GPU)
     found = find("L6", request(checkpoint_path, images), notes)
     assert found.state == "skipped"
-    assert found.said.startswith("TensorRT is not installed: pip install tensorrt; and in its place ")
+    assert found.said == (
+        "TensorRT is not installed: pip install tensorrt; and in its place "
+        f"PyTorch {torch.__version__} has no use of the GPU: install its build for CUDA"
+    )
 
 
 def test_a_gpu_without_tensorrt_runs_no_bundle(gpus, bundle_path, images, notes):
@@ -275,7 +279,6 @@ def test_pytorch_on_the_gpu_is_asked_for_in_float16(gpus, tensorrt, checkpoint_p
 
     monkeypatch.setattr(selftest_path, "open_model", opened)
     monkeypatch.setattr(selftest_path, "_installed", lambda package: package != "tensorrt")
-    monkeypatch.setattr(selftest_path.util, "find_spec", lambda _name: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = find("L6", request(checkpoint_path, images), notes)
     assert asked == ["torch-cuda", None]
@@ -302,7 +305,7 @@ ON_THE_CPU = """
         candidate = Detector(backend, SPEC, pipeline=pipeline)
         return Contest("a pipeline", candidate, Detector(backend, SPEC), gpu=True)
 
-    selftest_run.STAGE_RUNS = 2
+    selftest_run.STAGE_RUNS = 1
     selftest_path.find_gpus = lambda: ("a GPU",)
     selftest_path._in_torch = in_torch
     """
@@ -315,7 +318,7 @@ def test_a_pipeline_is_compared_and_timed_stage_by_stage(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("LD_LIBRARY_PATH", os.fspath(gpu_driver))
     monkeypatch.setenv("CORNERNET_CACHE", str(kernel_cache))
-    found, _ = run_layer("L6", request(checkpoint_path, images), 300.0, lambda _line: None)
+    found, _ = run_layer("L6", request(checkpoint_path, images, frames=1), 300.0, lambda _line: None)
     assert found.state == "passed", found
     assert found.figures["detections_matched"] == found.figures["detections_reference"] > 10
     assert list(found.figures["stages_ms"]) == ["upload", "preprocess", "network", "decode", "soft_nms", "download"]
