@@ -25,12 +25,14 @@ from cornernet_bench.latency_subjects import (
 from cornernet_bench.latency_workers import run_workers
 from cornernet_bench.models import CHECKPOINTS
 from cornernet_bench.timing import StageClock, take_turns
+from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cornernet_bench.latency_machine import GpuState
+    from cornernet_bench.latency_report import Clock
     from cornernet_bench.latency_subjects import Frame, Run
     from cornernet_bench.latency_workers import Workers
     from cornernet_runtime.detector import Detector
@@ -56,6 +58,7 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         on_progress("opening the model", 0, 0)
         start = time.perf_counter()
         with open_detector(request) as detector:
+            _check_cpu_time(request, detector)
             opened = _first_calls(request, detector, frames, time.perf_counter() - start, gpu)
             contestants, weights = _contestants(request, detector, frames)
             results, partial = _measure_batches(request, contestants, detector, frames, on_progress)
@@ -88,18 +91,24 @@ def frames_of(number: int, batch: int, frames: Sequence[Frame]) -> list[Frame]:
     return [frames[(number * batch + index) % len(frames)] for index in range(batch)]
 
 
+def _check_cpu_time(request: LatencyRequest, detector: Detector) -> None:
+    if request.cpu_time and (request.threads != 1 or runs_on_gpu(detector)):
+        raise CornerNetError("--cpu-time adds up all threads and knows no GPU: add --threads 1, and run on the CPU")
+
+
 def _contestants(
     request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
 ) -> tuple[dict[str, Run], str | None]:
     pipeline = pipeline_of(detector)
+    now = time.process_time if request.cpu_time else time.perf_counter
     if pipeline is None:
-        contestants = {MODEL: host_run(detector, detector.batch, StageClock())}
+        contestants = {MODEL: host_run(detector, detector.batch, StageClock(now=now))}
     else:
         contestants = {MODEL: pipeline_run(detector, pipeline)}
     if not request.baseline:
         return contestants, None
     baseline, weights = open_baseline(request, detector, frames)
-    return {**contestants, BASELINE: baseline_run(baseline, on_gpu=runs_on_gpu(detector))}, weights
+    return {**contestants, BASELINE: baseline_run(baseline, now, on_gpu=runs_on_gpu(detector))}, weights
 
 
 def _measure_batches(
@@ -112,6 +121,7 @@ def _measure_batches(
     """Return the result of each batch, and whether an interrupt ended it."""
     views = max(len(place(frame.shape[:2], detector.spec, detector.scales, flip=detector.flip)) for frame in frames)
     results: list[BatchResult] = []
+    clock: Clock = "process" if request.cpu_time else "host"
     for batch in request.batches:
         samples: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
         partial = False
@@ -125,8 +135,8 @@ def _measure_batches(
         except KeyboardInterrupt:
             partial = True
         if samples[MODEL]:
-            model = measurement(samples[MODEL], batch)
-            baseline = measurement(samples[BASELINE], batch) if samples.get(BASELINE) else None
+            model = measurement(samples[MODEL], batch, clock)
+            baseline = measurement(samples[BASELINE], batch, clock) if samples.get(BASELINE) else None
             ratios = {} if baseline is None else ratios_of(model, baseline)
             largest = min(batch * views, detector.backend.max_batch)
             results.append(BatchResult(batch, largest, model, baseline, ratios))

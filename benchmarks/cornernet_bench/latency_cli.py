@@ -42,6 +42,11 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("--warm-up", type=_count, default=5, metavar="N", help="calls before that (default 5)")
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="of the CPU (default: the libraries')")
     parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure the CPU time of the process, on a machine that others use too; needs --threads 1",
+    )
+    parser.add_argument(
         "--workers", type=_count, default=1, metavar="N", help="also run N detectors side by side (default 1: none)"
     )
     frames = parser.add_mutually_exclusive_group()
@@ -79,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
         flip=arguments.flip,
         scales=arguments.scales,
         threads=arguments.threads,
+        cpu_time=arguments.cpu_time,
         workers=arguments.workers,
         images=arguments.images,
         frame_size=arguments.frame,

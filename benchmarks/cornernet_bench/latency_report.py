@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cornernet_bench.latency_workers import Workers
     from cornernet_runtime.spec import Size
 
-Clock = Literal["host", "gpu_events"]
+Clock = Literal["host", "process", "gpu_events"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class LatencyRequest:
         flip: As for ``Detector``.
         scales: As for ``Detector``.
         threads: Of the CPU's libraries; 0 leaves it to them.
+        cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
         workers: Detectors that run side by side, in a measurement after the others; 1 is none.
         images: Folder of pictures to measure on; None draws some.
         frame_size: Height and width of drawn ones.
@@ -49,6 +50,7 @@ class LatencyRequest:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     threads: int = 0
+    cpu_time: bool = False
     workers: int = 1
     images: Path | None = None
     frame_size: Size = (480, 640)
@@ -61,9 +63,9 @@ class Measurement:
     """Calls of one contestant with one number of frames.
 
     Attributes:
-        clock: ``host``: its stages are parts of the calls that ``end_to_end`` is of. ``gpu_events``: they are times of
-            the GPU, in runs of their own.
-        end_to_end: From frames in memory to boxes, by the host's clock.
+        clock: ``host``: its stages are parts of the calls that ``end_to_end`` is of. ``process``: the same, in CPU time
+            of the process. ``gpu_events``: they are times of the GPU, in runs of their own.
+        end_to_end: From frames in memory to boxes, by the host's clock, or in CPU time.
         gpu_compute: All that the GPU computes, copies left out; None by the host's clock.
         stages: By name, in the order of the work; ``other`` is what they leave of the whole.
         throughput_fps: Frames a second, one call after the other.
@@ -161,18 +163,19 @@ class LatencyReport:
     warnings: tuple[str, ...]
 
 
-def measurement(samples: Sequence[Mapping[str, float]], batch: int) -> Measurement:
+def measurement(samples: Sequence[Mapping[str, float]], batch: int, clock: Clock = "host") -> Measurement:
     """Return what calls of one contestant come to.
 
     Args:
         samples: Of each call, milliseconds by stage, and those of END_TO_END and GPU_COMPUTE; at least one.
         batch: Frames a call.
+        clock: Of samples without GPU_COMPUTE.
     """
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
     end_to_end = summarise(columns[END_TO_END])
     gpu = columns.get(GPU_COMPUTE)
     return Measurement(
-        clock="host" if gpu is None else "gpu_events",
+        clock=clock if gpu is None else "gpu_events",
         end_to_end=end_to_end,
         gpu_compute=None if gpu is None else summarise(gpu),
         stages={name: summarise(times) for name, times in columns.items() if name not in (END_TO_END, GPU_COMPUTE)},

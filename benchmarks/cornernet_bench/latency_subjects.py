@@ -92,7 +92,7 @@ def load_frames(request: LatencyRequest) -> list[Frame]:
 
 
 def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock: StageClock) -> Run:
-    """Return what runs ``detect`` once and tells how long it and its stages took, by the host's clock.
+    """Return what runs ``detect`` once and tells how long it and its stages took, by one clock.
 
     Args:
         subject: Whose stages are timed.
@@ -103,9 +103,9 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
 
     def run(frames: Sequence[Frame]) -> dict[str, float]:
         clock.take()
-        start = time.perf_counter()
+        start = clock.now()
         detect(frames)
-        total = (time.perf_counter() - start) * 1000
+        total = (clock.now() - start) * 1000
         times = clock.take()
         return {**times, "other": total - sum(times.values()), END_TO_END: total}
 
@@ -162,14 +162,14 @@ def open_baseline(
     return pipeline, source
 
 
-def baseline_run(pipeline: PublishedPipeline, *, on_gpu: bool) -> Run:
-    """Return what runs the published pipeline on one frame after the other, as it was published."""
+def baseline_run(pipeline: PublishedPipeline, now: Callable[[], float], *, on_gpu: bool) -> Run:
+    """Return what runs the published pipeline on one frame after the other, as published; ``now`` is the clock."""
 
     def detect(frames: Sequence[Frame]) -> None:
         for frame in frames:
             pipeline(frame)
 
-    return host_run(pipeline, detect, StageClock(_synchronise if on_gpu else lambda: None))
+    return host_run(pipeline, detect, StageClock(_synchronise if on_gpu else lambda: None, now))
 
 
 def _synchronise() -> None:

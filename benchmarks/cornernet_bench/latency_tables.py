@@ -84,6 +84,8 @@ def _head(report: LatencyReport) -> list[str]:
 def _title(result: BatchResult) -> str:
     """Say what the rows of a batch are times of, and how many frames a second they come to."""
     clock = "from frames in memory to boxes, by the host's clock"
+    if result.model.clock == "process":
+        clock = "from frames in memory to boxes, CPU time of the process"
     if result.model.clock == "gpu_events":
         clock = f"end to end {clock}; the rows above it are times of the GPU, from runs of their own"
     rate = f"{result.model.throughput_fps:.2f} frames/s"

@@ -64,23 +64,24 @@ class StageClock:
         now: Seconds.
 
     Attributes:
+        now: As given.
         times: Milliseconds by stage since ``take``, in the order in which the stages first came.
     """
 
     def __init__(
         self, finish: Callable[[], object] = lambda: None, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._finish, self._now = finish, now
+        self._finish, self.now = finish, now
         self.times: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time what runs inside."""
         self._finish()
-        start = self._now()
+        start = self.now()
         yield
         self._finish()
-        self.times[stage] = self.times.get(stage, 0.0) + (self._now() - start) * 1000
+        self.times[stage] = self.times.get(stage, 0.0) + (self.now() - start) * 1000
 
     def take(self) -> dict[str, float]:
         """Return the times of one run and begin the next."""

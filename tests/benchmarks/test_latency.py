@@ -40,6 +40,7 @@ def reports(checkpoint_path, bundle_path, tmp_path_factory):
         "plain": (bundle_path, "--threads", 1),
         "baseline": (checkpoint_path, "--batch", "2,1", "--flip", "--baseline"),
         "workers": (bundle_path / "model.onnx", "--workers", 2, "--scales", "0.5,1"),
+        "cpu_time": (checkpoint_path, "--threads", 1, "--cpu-time", "--baseline"),
     }
     for name, (model, *flags) in runs.items():
         assert latency(model, *flags, "--json", folder / f"{name}.json") == 0
@@ -49,7 +50,7 @@ def reports(checkpoint_path, bundle_path, tmp_path_factory):
 # The report.
 
 
-@pytest.mark.parametrize("name", ["plain", "baseline", "workers"])
+@pytest.mark.parametrize("name", ["plain", "baseline", "workers", "cpu_time"])
 def test_the_report_is_what_the_schema_says(reports, name):
     assert list(problems(reports[name], SCHEMA)) == []
 
@@ -72,9 +73,11 @@ def test_the_model_and_what_was_asked_for_are_in_the_report(reports, bundle_path
         str(bundle_path),
         str(checkpoint_path),
         str(bundle_path / "model.onnx"),
+        str(checkpoint_path),
     ]
-    assert [report["model"]["backend"] for report in reports.values()] == ["onnxruntime", "torch", "onnxruntime"]
-    assert [report["model"]["flip"] for report in reports.values()] == [False, True, False]
+    backends = [report["model"]["backend"] for report in reports.values()]
+    assert backends == ["onnxruntime", "torch", "onnxruntime", "torch"]
+    assert [report["model"]["flip"] for report in reports.values()] == [False, True, False, False]
     assert workers["model"]["scales"] == [0.5, 1.0]
     assert plain["model"]["input_sizes"] == [[63, 95]]
     assert plain["frame_sizes"] == [[60, 90]]
@@ -102,6 +105,20 @@ def test_stages_by_the_host_clock_add_up_to_the_whole(reports):
             assert {stage["count"] for stage in measured["stages"].values()} == {3}
             frames_per_second = 1000 * result["batch"] / measured["end_to_end"]["mean_ms"]
             assert measured["throughput_fps"] == pytest.approx(frames_per_second)
+
+
+def test_cpu_time_is_the_clock_of_both_where_it_is_asked_for(reports):
+    (result,) = reports["cpu_time"]["results"]
+    for measured in (result["model"], result["baseline"]):
+        assert measured["clock"] == "process"
+        parts = sum(stage["mean_ms"] for stage in measured["stages"].values())
+        assert parts == pytest.approx(measured["end_to_end"]["mean_ms"])
+
+
+def test_cpu_time_is_refused_where_it_says_nothing(checkpoint_path):
+    for threads in (0, 2):
+        with pytest.raises(CornerNetError, match=r"^--cpu-time adds up all threads .*: add --threads 1"):
+            measure(LatencyRequest(checkpoint_path, threads=threads, cpu_time=True))
 
 
 def test_batches_come_in_the_order_asked_for_with_what_the_network_took(reports):
