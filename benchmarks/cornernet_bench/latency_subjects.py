@@ -52,10 +52,10 @@ def open_detector(request: LatencyRequest) -> Detector:
         SizeError: The model cannot take this size.
     """
     views: dict[str, Any] = {"flip": request.flip, "scales": request.scales}
-    if request.threads and request.model.suffix not in CHECKPOINTS:
+    if request.threads and request.stacks is None and request.model.suffix not in CHECKPOINTS:
         detector = _open_with_threads(request, views)
     else:
-        detector = open_model(request.model, request.backend, **views)
+        detector = open_model(request.model, request.backend, **views, stacks=request.stacks)
     if request.size is None:
         return detector
     return _at_size(detector, request.size, any_size=request.model.suffix in CHECKPOINTS)
@@ -110,6 +110,14 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
         return {**times, "other": total - sum(times.values()), END_TO_END: total}
 
     return run
+
+
+def model_run(detector: Detector, now: Callable[[], float]) -> Run:
+    """Return what runs a detector once and tells how long it and its stages took; ``now`` is the clock of the host."""
+    pipeline = pipeline_of(detector)
+    if pipeline is None:
+        return host_run(detector, detector.batch, StageClock(now=now))
+    return pipeline_run(detector, pipeline)
 
 
 def pipeline_run(detector: Detector, pipeline: GpuPipeline) -> Run:

@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         detector = stack.enter_context(open_model(arguments.model, arguments.backend))
         reference = stack.enter_context(open_model(arguments.against)) if arguments.against else None
-        report = analyse(detector, arguments.annotations, arguments.images, reference, show)
+        report = analyse(detector, arguments.annotations, arguments.images, reference, track=show)
     for line in report.notes:
         console.print(f"note: {arguments.annotations}: {line}", soft_wrap=True, markup=False)
     _print_exchanges(console, arguments.model, detector, report)
