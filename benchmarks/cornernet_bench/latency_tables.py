@@ -41,8 +41,8 @@ def print_report(console: Console, report: LatencyReport) -> None:
         workers = report.workers
         console.print(
             f"\n{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
-            f"{workers.throughput_fps:.2f} frames/s together; a call takes {_ms(workers.end_to_end.p50_ms)} ms (p50), "
-            f"{_ms(workers.end_to_end.p95_ms)} (p95)",
+            f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(workers.end_to_end.p50_ms)} ms "
+            f"(p50), {ms_text(workers.end_to_end.p95_ms)} (p95)",
             soft_wrap=True,
             markup=False,
         )
@@ -75,7 +75,7 @@ def _head(report: LatencyReport) -> list[str]:
     lines.append(f"in no figure: {', '.join(report.excluded)}")
     device = "" if model.device_memory_mib is None else f", {model.device_memory_mib} MiB on the GPU"
     lines.append(
-        f"opened in {model.load_s:.2f} s, first call {_ms(model.first_inference_ms)} ms, "
+        f"opened in {model.load_s:.2f} s, first call {ms_text(model.first_inference_ms)} ms, "
         f"at most {model.peak_rss_mib:.0f} MiB of memory{device}"
     )
     return lines
@@ -108,7 +108,7 @@ def _stage_table(result: BatchResult) -> Table:
 
 def _cells(summary: Summary) -> list[str]:
     figures = (summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms, summary.mean_ms, summary.std_ms)
-    return [*(_ms(value) for value in figures), f"{summary.spread_percent:.0f} %"]
+    return [*(ms_text(value) for value in figures), f"{summary.spread_percent:.0f} %"]
 
 
 def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str, float]) -> Table:
@@ -129,12 +129,13 @@ def _with_share(measured: Measurement, name: str) -> tuple[str, str]:
         return "", ""
     # Times of the GPU, from other runs, are no part of the host's.
     share = "" if measured.clock == "gpu_events" else f"{summary.p50_ms / measured.end_to_end.p50_ms:.1%}"
-    return _ms(summary.p50_ms), share
+    return ms_text(summary.p50_ms), share
 
 
 def _name(stage: str) -> str:
     return NAMES.get(stage, stage)
 
 
-def _ms(value: float) -> str:
+def ms_text(value: float) -> str:
+    """Return milliseconds with three digits that count."""
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
