@@ -49,6 +49,7 @@ class Detector:
             all but the network is done on the CPU.
 
     Attributes:
+        pipeline: As given; None where all but the network is done on the CPU.
         scales: Those that the model can take (``geometry.usable_scales``).
 
     Raises:
@@ -65,7 +66,7 @@ class Detector:
         pipeline: GpuPipeline | None = None,
     ) -> None:
         self.backend = backend
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.spec = spec
         self.flip = flip
         self.scales = usable_scales(scales, spec)
@@ -164,8 +165,8 @@ class Detector:
 
     def batch(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
-        if self._pipeline is not None:
-            return self._pipeline(frames)
+        if self.pipeline is not None:
+            return self.pipeline(frames)
         pictures = [check_frame(frame) for frame in frames]
         views = [place(picture.shape[:2], self.spec, self.scales, flip=self.flip) for picture in pictures]
         by_size: dict[Size, list[tuple[int, int]]] = {}
@@ -233,7 +234,7 @@ class Detector:
             BackendError: There is no memory for another, or the pipeline was made by the caller around another network
                 than the backend's.
         """
-        if self._pipeline is not None and not isinstance(self.backend, DeviceBackend):
+        if self.pipeline is not None and not isinstance(self.backend, DeviceBackend):
             raise BackendError(
                 f"the pipeline's network is not that of the backend {self.backend.name}; clone the network, and make "
                 "another pipeline and detector around it"
@@ -241,7 +242,7 @@ class Detector:
         backend = self.backend.clone()
         try:
             pipeline = None
-            if self._pipeline is not None and isinstance(backend, DeviceBackend):
+            if self.pipeline is not None and isinstance(backend, DeviceBackend):
                 from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
 
                 pipeline = GpuPipeline(
@@ -250,7 +251,7 @@ class Detector:
                     self.spec,
                     flip=self.flip,
                     scales=self.scales,
-                    kernels=self._pipeline.kernels,
+                    kernels=self.pipeline.kernels,
                 )
             return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
         except BaseException:
@@ -259,8 +260,8 @@ class Detector:
 
     def close(self) -> None:
         """Let go of the backend, and of the pipeline."""
-        if self._pipeline is not None:
-            self._pipeline.close()
+        if self.pipeline is not None:
+            self.pipeline.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
