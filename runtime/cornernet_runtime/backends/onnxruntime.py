@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
+from cornernet_runtime.backends.threads import check_threads
 from cornernet_runtime.errors import BackendError, ModelError
 from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
 
@@ -23,16 +24,16 @@ class OnnxRuntimeBackend:
     Args:
         path: The file.
         spec: How to use it, from the bundle; by default what stands in the file's metadata.
-        threads: Threads inside one operator; 0 takes one a core.
+        threads: Threads inside one operator; by default one for each core that this process may use.
 
     Raises:
-        BackendError: ONNX Runtime is not installed.
+        BackendError: ONNX Runtime is not installed, or ``threads`` is below one.
         ModelError: The file cannot be loaded, or is not a CornerNet of ours.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, spec: ModelSpec | None = None, threads: int = 0) -> None:
+    def __init__(self, path: Path, spec: ModelSpec | None = None, threads: int | None = None) -> None:
         try:
             import onnxruntime as ort  # noqa: PLC0415 - an extra
         except ImportError as error:
@@ -40,9 +41,7 @@ class OnnxRuntimeBackend:
                 "ONNX Runtime is not installed; pip install onnxruntime",
             ) from error
         ort.disable_telemetry_events()  # some builds report home
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: what it warns of here (unused initialisers) helps no user
+        options = _session_options(ort, check_threads(threads))
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         try:
@@ -69,7 +68,18 @@ class OnnxRuntimeBackend:
         del self._session
 
 
-def _describe(session: Any, source: str) -> OnnxFile:  # noqa: ANN401 - onnxruntime has no types
+def _session_options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Return what was chosen by measurement (docs/cpu.md); all else is as ONNX Runtime has it."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads  # stated, its threads are pinned to no core
+    # Threads that wait for work in a loop take the cores from whatever else runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # saves no time, and keeps a plan for each input shape seen
+    options.log_severity_level = 3  # errors only: what it warns of here (unused initialisers) helps no user
+    return options
+
+
+def _describe(session: Any, source: str) -> OnnxFile:  # noqa: ANN401
     """Return what a session says of its file."""
     inputs, outputs = (
         {item.name: Port(tuple(item.shape), "float32" if item.type == "tensor(float)" else item.type) for item in items}
