@@ -118,7 +118,8 @@ def describe(kind):
             entry["methods"][name] = parameters(value, 1)
     return entry
 
-names = ("Device", "Stream", "Buffer", "LegacyPinnedMemoryResource", "ObjectCode", "Kernel")
+names = ("Device", "Stream", "Event", "Buffer", "LegacyPinnedMemoryResource", "ObjectCode", "Kernel")
+functions = ("cuCtxGetCurrent", "cuFuncLoad", "cuKernelGetFunction", "cuLaunchKernel", "cuMemGetInfo")
 classes = {name: describe(getattr(cuda.core, name)) for name in names}
 classes |= {name: describe(getattr(cuda.core.graph, name)) for name in ("GraphBuilder", "Graph")}
 classes["Device"]["methods"]["__init__"] = [[argument("device_id", True, False)]]
@@ -126,7 +127,7 @@ classes["LegacyPinnedMemoryResource"]["methods"]["__init__"] = [[]]
 print(json.dumps({
     "version": cuda.core.__version__,
     "classes": classes,
-    "functions": {name: parameters(getattr(driver, name), 0) for name in ("cuMemGetInfo", "cuLaunchKernel")},
+    "functions": {name: parameters(getattr(driver, name), 0) for name in functions},
 }))
 """
 

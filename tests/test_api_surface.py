@@ -17,7 +17,7 @@ from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine
 from cornernet_runtime.backends import tensorrt as tensorrt_backend
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
 from cornernet_runtime.kernels import device
-from cornernet_runtime.pipeline import memory
+from cornernet_runtime.pipeline import memory, ring
 
 Network, Backend = tensorrt_engine.TensorRTNetwork, tensorrt_backend.TensorRTBackend
 PLANTS = {
@@ -56,7 +56,7 @@ PLANTS = {
     "removed lookup": (tensorrt_engine._check_tensors, "get_tensor_dtype(name)", "get_binding_dtype(name)"),
     "enum's name": (tensorrt_engine._check_tensors, "trt.DataType.FLOAT", "trt.DataType.FLOAT32"),
     # cuda.core.
-    "stream left out": (cuda_device.CudaDevice.allocate, "size, stream=self.stream", "size"),
+    "stream left out": (cuda_device.CudaDevice.allocate, "size, stream=stream or self.stream", "size"),
     "positional stream": (Backend._prepare, "copy_from(source, stream=stream)", "copy_from(source, stream)"),
     "graph": (cuda_graphs.ShapeGraphs._capture, ".end_building()", ".end_capture()"),
     "graph's launch": (cuda_graphs.ShapeGraphs.run, "graph.launch(self._stream)", "graph.launch()"),
@@ -71,8 +71,15 @@ PIPELINE_PLANTS = {
     "kernel's attribute": (device.LoadedKernels.prepare, "get_kernel(symbol).handle", "get_kernel(symbol).function"),
     "launch": (device.LoadedKernels.launch, "cuLaunchKernel(", "cuLaunch("),
     "launch's arguments": (device.LoadedKernels.launch, "launch.shared_bytes,", ""),
-    "copy": (memory.Mirror.upload, "copy_from(", "copy_from_host("),
-    "copy's stream": (memory.Mirror.download, ", stream=self._stream", ""),
+    "kernel's function": (
+        device.LoadedKernels.prepare,
+        "(self._driver.cuFuncLoad, function)",
+        "(self._driver.cuFuncLoad)",
+    ),
+    "copy": (memory.DeviceBlock.copy, "copy_from(", "copy_from_host("),
+    "copy's stream": (memory.DeviceBlock.copy, ", stream=stream", ""),
+    "event": (ring.Slot.begin, ".record(", ".record_event("),
+    "wait": (ring.Slot.upload, ".wait(self._uploaded)", ".wait_event(self._uploaded)"),
     "buffer": (memory.DeviceBlock.close, "_buffer.close(", "_buffer.free("),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from cornernet_runtime.backends.base import DeviceBackend
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
@@ -38,7 +39,8 @@ BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 class Detector:
     """A network with everything around it: geometry, decode and suppression.
 
-    One detector serves one thread; its buffers are reused from frame to frame.
+    One detector serves one thread, since its buffers are reused from frame to frame; ``clone`` gives another thread its
+    own.
 
     Args:
         backend: Runs the network.
@@ -113,8 +115,7 @@ class Detector:
         if is_folder:
             manifest = read_manifest(path, check_engine=backend in (None, "tensorrt"))
             network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code, threads=threads)
-            pipeline = _pipeline_around(network, manifest.spec, flip=flip, scales=scales)
-            return cls(network, manifest.spec, flip=flip, scales=scales, pipeline=pipeline)
+            return cls.around(network, manifest.spec, flip=flip, scales=scales)
         if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
@@ -122,6 +123,26 @@ class Detector:
             raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
         file = _open_on_cpu(path, None, backend, threads)
         return cls(file, file.spec, flip=flip, scales=scales)
+
+    @classmethod
+    def around(
+        cls, backend: Backend, spec: ModelSpec, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    ) -> Detector:
+        """Return a detector around a backend, with a pipeline around one of a GPU.
+
+        Where the kernels cannot do what the spec asks for, all but the network is done on the CPU, with a warning.
+
+        Args:
+            backend: As for the class; the detector closes it.
+            spec: As for the class.
+            flip: As for the class.
+            scales: As for the class.
+
+        Raises:
+            SizeError: The scales are no distinct positive numbers.
+        """
+        pipeline = _pipeline_around(backend, spec, flip=flip, scales=scales)
+        return cls(backend, spec, flip=flip, scales=scales, pipeline=pipeline)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -204,6 +225,40 @@ class Detector:
             boxes = found.boxes[kept]
         return Detections(boxes, scores, found.labels[kept], self.class_names)
 
+    def clone(self) -> Detector:
+        """Return another detector of the same model for another thread; either can be closed before the other.
+
+        What is never written to is shared: the session of ONNX Runtime, the engine, the weights, compiled kernels. The
+        rest is its own: stream, buffers, captured graphs.
+
+        Raises:
+            BackendError: There is no memory for another, or the pipeline was made by the caller around another network
+                than the backend's.
+        """
+        if self._pipeline is not None and not isinstance(self.backend, DeviceBackend):
+            raise BackendError(
+                f"the pipeline's network is not that of the backend {self.backend.name}; clone the network, and make "
+                "another pipeline and detector around it"
+            )
+        backend = self.backend.clone()
+        try:
+            pipeline = None
+            if self._pipeline is not None and isinstance(backend, DeviceBackend):
+                from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
+
+                pipeline = GpuPipeline(
+                    backend.device,
+                    backend.network,
+                    self.spec,
+                    flip=self.flip,
+                    scales=self.scales,
+                    kernels=self._pipeline.kernels,
+                )
+            return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
+        except BaseException:
+            backend.close()
+            raise
+
     def close(self) -> None:
         """Let go of the backend, and of the pipeline."""
         if self._pipeline is not None:
@@ -255,17 +310,15 @@ def _open_on_cpu(
 
 
 def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:
-    """Return the pipeline around an engine; None around anything else, and where the kernels cannot do it."""
-    from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
-
-    if not isinstance(backend, TensorRTBackend):
+    """Return the pipeline around a network on a GPU; None around others, and where the kernels cannot do it."""
+    if not isinstance(backend, DeviceBackend):
         return None
-    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415
+    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
 
     try:
         return GpuPipeline(backend.device, backend.network, spec, flip=flip, scales=scales)
     except BackendError as error:
         warnings.warn(
-            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=3
+            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=4
         )
         return None

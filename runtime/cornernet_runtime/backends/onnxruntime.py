@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import TYPE_CHECKING, Any, Self
 
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
 from cornernet_runtime.backends.threads import check_threads
@@ -63,8 +64,12 @@ class OnnxRuntimeBackend:
         self.spec.check_input_size((images.shape[2], images.shape[3]))
         return CornerMaps(*self._session.run(OUTPUT_NAMES, {INPUT_NAME: images}))
 
+    def clone(self) -> Self:
+        """Return a backend of the same session, which several threads may run at once."""
+        return copy.copy(self)
+
     def close(self) -> None:
-        """Let go of the session."""
+        """Let go of the session, which clones keep."""
         del self._session
 
 
