@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import weakref
 from dataclasses import replace
 from unittest import mock
 
@@ -20,10 +21,11 @@ from device_double import HostCall
 
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu
-from cornernet_export.torch_work import GpuWork
+from cornernet_export.torch_work import GpuWork, give_back_pools
 from cornernet_export.verify import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import CornerNetWarning, SizeError
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
@@ -209,3 +211,21 @@ def a_thread_that_captures_may_allocate():
     modes = device.driver.CUstreamCaptureMode
     assert exchange.call_args_list[0].args == (modes.CU_STREAM_CAPTURE_MODE_RELAXED,)
     assert len(exchange.call_args_list) == 2
+
+
+def pools_wait_until_no_thread_works_in_another():
+    pools = [mock.Mock(), mock.Mock()]
+    alive = [weakref.ref(pool) for pool in pools]
+    works = [object.__new__(GpuWork) for _ in pools]
+    for work in works:
+        work._pool = pools.pop()
+    del work
+    with PREPARATION:
+        works.clear()
+        thread = threading.Thread(target=give_back_pools)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert all(pool() is not None for pool in alive)
+    thread.join()
+    assert all(pool() is None for pool in alive)

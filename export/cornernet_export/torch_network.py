@@ -16,7 +16,7 @@ from torch import nn
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.network import CornerHead, CornerTensors
 from cornernet_export.model.rewrite import fold_batch_norms, to_half
-from cornernet_export.torch_work import GpuWork, told, trying_algorithms
+from cornernet_export.torch_work import GpuWork, give_back_pools, told, trying_algorithms
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.detector import Detector
@@ -148,8 +148,8 @@ class TorchNetwork:
 
     def close(self) -> None:
         """Let go of the weights, which clones keep, and of all memory; the stream must have nothing left to do."""
-        with PREPARATION:  # the memory is given back at once
-            del self._input, self._outputs, self._model, self._work
+        del self._input, self._outputs, self._model, self._work
+        give_back_pools()
 
     def _prepare(self, bound: BoundTorchNetwork, shape: Shape) -> None:
         key = (threading.get_ident(), shape)  # PyTorch keeps by thread which algorithms it has chosen
@@ -161,7 +161,8 @@ class TorchNetwork:
                 trial = replace(bound, _work=self._make_work(self._device))  # some take much memory, which goes with it
                 trial.enqueue(stream)
                 self._device.wait(self._device.stream)
-                del trial
+            del trial
+            give_back_pools()
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
             self._device.wait(self._device.stream)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
+
+
+# Pools whose owners are gone. Where one is destroyed while any thread works in another or captures, PyTorch may end the
+# process, so they wait here until none of ours does.
+_left: list[Any] = []
 
 
 class TorchWork(Protocol):
@@ -35,7 +41,8 @@ class GpuWork:
     A graph's memory must stay as it is until the graph is let go of. PyTorch would give it to others as soon as the
     tensor in it is gone, and back to the driver when ``torch.cuda.empty_cache`` is called. So all memory comes from a
     pool that is this object's alone, and that keeps what it has until this object is let go of. A run takes its memory
-    from it in the same order each time, hence the same, and on one stream no run meets another's.
+    from it in the same order each time, hence the same, and on one stream no run meets another's. One thread at a time
+    works in a pool.
 
     Args:
         device: Whose streams.
@@ -47,10 +54,15 @@ class GpuWork:
         with torch.cuda.device(self.device):
             self._pool = torch.cuda.MemPool()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            _left.append(self._pool)
+
     @contextlib.contextmanager
     def on(self, stream: int) -> Iterator[None]:
         """Return a context in which this thread's work goes to a stream, and takes memory of the pool."""
         with (
+            PREPARATION,
             torch.cuda.device(self.device),
             torch.cuda.stream(torch.cuda.ExternalStream(stream, device=self.device)),  # type: ignore[no-untyped-call]
             torch.cuda.use_mem_pool(self._pool, self.device),
@@ -70,6 +82,12 @@ class GpuWork:
             yield
         finally:
             self._driver.cuThreadExchangeStreamCaptureMode(before)
+
+
+def give_back_pools() -> None:
+    """Give back the memory of works that are gone; this thread neither works in another nor captures."""
+    with PREPARATION:
+        _left.clear()
 
 
 @contextlib.contextmanager
