@@ -182,6 +182,8 @@ def test_it_is_opened_by_name_and_never_by_default(bundle_path):
     for path in (bundle_path, bundle_path / ONNX_NAME):
         with Detector.open(path, "openvino", flip=True, threads=1) as detector:
             assert (detector.backend.name, detector.flip) == ("openvino", True)
+            with detector.clone() as other:
+                assert other.backend.name == "openvino"
             options = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "INFERENCE_PRECISION_HINT": "f32"}
             for name, value in options.items():
                 assert detector.backend._compiled.get_property(name) in (value, openvino.Type.f32)
