@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends import Backend
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from cornernet_runtime.backends.openvino import OpenVinoBackend
     from cornernet_runtime.bundle import Manifest
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import ModelSpec, Size
 
-BACKENDS = ("tensorrt", "onnxruntime")
+BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 
 
 class Detector:
@@ -82,6 +84,7 @@ class Detector:
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         allow_engine_code: bool = False,
+        threads: int | None = None,
     ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
 
@@ -94,6 +97,7 @@ class Detector:
             flip: As for the class.
             scales: As for the class.
             allow_engine_code: Whether a portable engine may run the code that it carries.
+            threads: Threads of a network on the CPU; by default one for each core that this process may use.
 
         Raises:
             SizeError: The scales are no distinct positive numbers.
@@ -110,17 +114,15 @@ class Detector:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if is_folder:
-            manifest = read_manifest(path, check_engine=backend != "onnxruntime")
-            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
+            manifest = read_manifest(path, check_engine=backend in (None, "tensorrt"))
+            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code, threads=threads)
             return cls.around(network, manifest.spec, flip=flip, scales=scales)
         if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
         if backend == "tensorrt":
             raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
-        from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
-        file = OnnxRuntimeBackend(path)
+        file = _open_on_cpu(path, None, backend, threads)
         return cls(file, file.spec, flip=flip, scales=scales)
 
     @classmethod
@@ -276,14 +278,14 @@ class Detector:
         self.close()
 
 
-def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool) -> Backend:
+def _open_bundle(
+    folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool, threads: int | None
+) -> Backend:
     """Return the engine of a bundle if it can run here, else its ONNX file, unless one of them is asked for."""
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
     record = manifest.engine
     if record is None and backend == "tensorrt":
         raise BackendError(f"{folder} has no engine; build it: cornernet-export {folder} --engine")
-    if record is not None and backend != "onnxruntime":
+    if record is not None and backend in (None, "tensorrt"):
         from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
 
         try:
@@ -292,7 +294,20 @@ def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow
             if backend == "tensorrt":
                 raise
             warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
-    return OnnxRuntimeBackend(folder / ONNX_NAME, manifest.spec)
+    return _open_on_cpu(folder / ONNX_NAME, manifest.spec, backend, threads)
+
+
+def _open_on_cpu(
+    path: Path, spec: ModelSpec | None, backend: str | None, threads: int | None
+) -> OnnxRuntimeBackend | OpenVinoBackend:
+    """Return an ONNX file in OpenVINO if that is asked for, else in ONNX Runtime."""
+    if backend in ("openvino", "openvino-bf16"):
+        from cornernet_runtime.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only when used
+
+        return OpenVinoBackend(path, spec, threads, "bf16" if backend == "openvino-bf16" else "fp32")
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
+
+    return OnnxRuntimeBackend(path, spec, threads)
 
 
 def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:
