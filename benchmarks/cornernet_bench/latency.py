@@ -18,7 +18,6 @@ from cornernet_bench.latency_subjects import (
     load_frames,
     open_baseline,
     open_detector,
-    pipeline_of,
     pipeline_run,
     runs_on_gpu,
 )
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 MODEL, BASELINE = "model", "baseline"
 EXCLUDED = ("reading and decoding of image files",)
-HALVED = ("torch-fp16", "torch-cuda")  # run a checkpoint in float16
+PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # of backends that change it
 
 
 def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) -> LatencyReport:
@@ -99,12 +98,11 @@ def _check_cpu_time(request: LatencyRequest, detector: Detector) -> None:
 def _contestants(
     request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
 ) -> tuple[dict[str, Run], str | None]:
-    pipeline = pipeline_of(detector)
     now = time.process_time if request.cpu_time else time.perf_counter
-    if pipeline is None:
+    if detector.pipeline is None:
         contestants = {MODEL: host_run(detector, detector.batch, StageClock(now=now))}
     else:
-        contestants = {MODEL: pipeline_run(detector, pipeline)}
+        contestants = {MODEL: pipeline_run(detector, detector.pipeline)}
     if not request.baseline:
         return contestants, None
     baseline, weights = open_baseline(request, detector, frames)
@@ -172,7 +170,7 @@ def _first_calls(
         path=str(request.model),
         name=spec.name,
         backend=name,
-        precision="fp16" if name in HALVED else spec.precision,
+        precision=PRECISIONS.get(name, spec.precision),
         geometry=spec.geometry,
         input_sizes=tuple(sorted(inputs)),
         flip=detector.flip,

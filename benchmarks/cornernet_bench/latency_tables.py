@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cornernet_bench.timing import Summary
 
 NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}
-_SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "cuda-core")
+_SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "cuda-core")
 
 
 def print_report(console: Console, report: LatencyReport) -> None:
