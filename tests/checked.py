@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 
@@ -232,4 +233,4 @@ def module(name, contents):
                 raise AttributeError(attribute)
             raise SurfaceError(f"{name} has no {attribute}")
 
-    return Module(__name__=name, **contents)
+    return Module(__name__=name, __spec__=ModuleSpec(name, None), **contents)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_SPEC, small_model
+from cuda.core.utils import StridedMemoryView
 from device_double import HostNetwork, counts
 
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
@@ -275,8 +276,6 @@ class OnDevice:
 
 
 def frames_on_the_device_are_read_where_they_lie():
-    from cuda.core.utils import StridedMemoryView  # noqa: PLC0415 - exports DLPack
-
     pair = Pair(small(flip=True), max_batch=4)
     frames = [noise(126, 190, 1), noise(120, 180, 2)]
     expected = pair.pipeline(frames)
@@ -299,6 +298,32 @@ def arrays_of_torch_on_the_host_are_refused():
     pair = Pair(small())
     with pytest.raises(FrameError, match=r"torch\.Tensor: expected one on GPU 0, got one on the host; move it there"):
         pair.pipeline([torch.from_numpy(noise(126, 190))])
+
+
+class Once:
+    """A frame by DLPack, whose capsule can be consumed once; the first consumer has it."""
+
+    def __init__(self, device, frame):
+        self._held = OnDevice(device, frame)
+        view = StridedMemoryView.from_buffer(self._held._buffer, frame.shape, dtype=np.dtype("u1"))
+        self._capsule, self._device = view.__dlpack__(), view.__dlpack_device__()
+
+    def __dlpack_device__(self):
+        return self._device
+
+    def __dlpack__(self, **_options):
+        return self._capsule
+
+
+def a_consumed_capsule_is_refused_and_the_next_frame_runs():
+    pair = Pair(small())
+    frame = noise(126, 190)
+    once = Once(pair.device, frame)
+    (found,) = pair.pipeline([once])
+    assert np.array_equal(found.boxes, pair.pipeline([frame])[0].boxes)
+    with pytest.raises(FrameError, match=r"a frame of pipeline_cases\.Once cannot be read: .*; pass it on the GPU"):
+        pair.pipeline([once])
+    pair.compare([frame])
 
 
 def bad_frames_on_the_device_are_refused():

@@ -73,7 +73,7 @@ def pair(spec=SPEC, *, half=False, **options):
     """Return the detector on the GPU that is none and the CPU's, of one network."""
     model, device = for_gpu(small_model(), half=half), CudaDevice()
     fast = Detector.around(TorchGpuBackend(HostTorchNetwork(model, device, spec), device), spec, **options)
-    assert fast._pipeline is not None
+    assert fast.pipeline is not None
     return fast, Detector(TorchBackend(model), spec, **options)
 
 
@@ -161,7 +161,7 @@ def clones_share_weights_and_nothing_else():
     assert one._input.data_ptr() != two._input.data_ptr()
     assert {map_.data_ptr() for map_ in one._outputs}.isdisjoint(map_.data_ptr() for map_ in two._outputs)
     assert fast.backend.device.handle != other.backend.device.handle
-    assert fast._pipeline.kernels is other._pipeline.kernels
+    assert fast.pipeline.kernels is other.pipeline.kernels
     expected = [slow(frame) for frame in FRAMES]
     found = {}
 

@@ -57,7 +57,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.compare import compare  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.compare_report import CompareRequest  # noqa: PLC0415 - as above
-    from cornernet_bench.compare_tables import print_report  # noqa: PLC0415 - as above
+    from cornernet_bench.compare_tables import blocks  # noqa: PLC0415 - as above
+    from cornernet_bench.report_blocks import print_blocks  # noqa: PLC0415 - as above
 
     console = console_for_people()
     if len(arguments.models) < 2:
@@ -76,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with progress_bar(console) as say:
         report = compare(request, say)
-    print_report(console, report)
+    print_blocks(console, blocks(report))
     _write(arguments, report)
     if report.partial:
         return INTERRUPTED

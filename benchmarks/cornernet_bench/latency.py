@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 MODEL, BASELINE = "model", "baseline"
 EXCLUDED = ("reading and decoding of image files",)
-HALVED = ("torch-fp16", "torch-cuda")  # run a checkpoint in float16
+PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # of backends that change it
 
 
 def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) -> LatencyReport:
@@ -166,7 +166,7 @@ def first_calls(
         path=str(request.model),
         name=spec.name,
         backend=name,
-        precision="fp16" if name in HALVED else spec.precision,
+        precision=PRECISIONS.get(name, spec.precision),
         geometry=spec.geometry,
         input_sizes=tuple(sorted(inputs)),
         flip=detector.flip,

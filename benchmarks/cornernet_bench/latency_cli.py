@@ -76,6 +76,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         help="its weights (default: the model's own, else random ones); takes --baseline for granted",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     add_view_options(parser)
     parser.set_defaults(run=_run)
 
@@ -86,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
     console = console_for_people()
-    check_outputs(arguments.json)
+    check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
         model=arguments.model,
         backend=arguments.backend,
@@ -107,8 +108,13 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress_bar(console) as say:
         report = measure(request, say)
     print_report(console, report)
+    content = as_json(report)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
+        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+    if arguments.html:
+        from cornernet_bench.html_latency import latency_page  # noqa: PLC0415 - an extra
+
+        write_atomically(arguments.html, latency_page(report, content["date"], content["command"]))
     return INTERRUPTED if report.partial else 0
 
 

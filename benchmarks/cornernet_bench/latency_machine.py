@@ -22,7 +22,16 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DISTRIBUTIONS = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "cuda-core")
+DISTRIBUTIONS = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "tensorrt",
+    "cuda-core",
+)
 _GPU_QUERY = ("name", "driver_version", "memory.used", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu")
 
 
@@ -83,8 +92,8 @@ def describe_machine(load_average: float, threads: int, backend: str) -> Machine
         backend: Name of what ran the network.
     """
     used = {"opencv": cv2.getNumThreads()}
-    if backend == "onnxruntime":
-        used["onnxruntime"] = threads
+    if backend.startswith(("onnxruntime", "openvino")):
+        used[backend] = threads
     if (torch := sys.modules.get("torch")) is not None:
         used["torch"] = torch.get_num_threads()
     return Machine(

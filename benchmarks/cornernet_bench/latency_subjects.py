@@ -13,7 +13,6 @@ from cornernet_bench.models import CHECKPOINTS, open_model
 from cornernet_bench.timing import StageClock
 from cornernet_export.verify import read_some, sample_picture
 from cornernet_runtime.backends.base import DeviceBackend
-from cornernet_runtime.bundle import ONNX_NAME, read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError
 from cornernet_runtime.geometry import is_too_large, place
@@ -47,23 +46,21 @@ def open_detector(request: LatencyRequest) -> Detector:
     """Open the model with the threads and at the input size that are asked for.
 
     Raises:
-        BackendError: Threads are asked for of what has none.
+        BackendError: Threads are asked for of a GPU.
         CornerNetError: As ``open_model``.
         SizeError: The model cannot take this size.
     """
     views: dict[str, Any] = {"flip": request.flip, "scales": request.scales}
     if request.threads and request.stacks is None and request.model.suffix not in CHECKPOINTS:
-        detector = _open_with_threads(request, views)
+        detector = Detector.open(request.model, request.backend, threads=request.threads, **views)
     else:
         detector = open_model(request.model, request.backend, **views, stacks=request.stacks)
+    if request.threads and runs_on_gpu(detector):
+        detector.close()
+        raise BackendError(f"--threads is for the CPU, and {detector.backend.name} runs on the GPU: name a --backend")
     if request.size is None:
         return detector
     return _at_size(detector, request.size, any_size=request.model.suffix in CHECKPOINTS)
-
-
-def pipeline_of(detector: Detector) -> GpuPipeline | None:
-    """Return the GPU pipeline that a detector runs, or None."""
-    return detector._pipeline  # noqa: SLF001 - its stages are no business of who detects
 
 
 def runs_on_gpu(detector: Detector) -> bool:
@@ -114,10 +111,9 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
 
 def model_run(detector: Detector, now: Callable[[], float]) -> Run:
     """Return what runs a detector once and tells how long it and its stages took; ``now`` is the clock of the host."""
-    pipeline = pipeline_of(detector)
-    if pipeline is None:
+    if detector.pipeline is None:
         return host_run(detector, detector.batch, StageClock(now=now))
-    return pipeline_run(detector, pipeline)
+    return pipeline_run(detector, detector.pipeline)
 
 
 def pipeline_run(detector: Detector, pipeline: GpuPipeline) -> Run:
@@ -203,21 +199,6 @@ def _common_input(detector: Detector, frames: Sequence[Frame]) -> Size | None:
     return sizes.pop()
 
 
-def _open_with_threads(request: LatencyRequest, views: dict[str, Any]) -> Detector:
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
-    path, spec = request.model, None
-    if path.is_dir():
-        manifest = read_manifest(path, check_engine=False)
-        path, spec = path / ONNX_NAME, manifest.spec
-        if manifest.engine is not None and request.backend is None:
-            raise BackendError(f"--threads: {request.model} runs its engine; add --backend onnxruntime")
-    if request.backend not in (None, "onnxruntime"):
-        raise BackendError(f"--threads: {request.backend} takes its own; leave one of them away")
-    backend = OnnxRuntimeBackend(path, spec, request.threads)
-    return Detector(backend, backend.spec, **views)
-
-
 def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
     """Return a detector around the same network that fits every frame into one input of this size."""
     if not any_size:
@@ -225,8 +206,7 @@ def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
     largest = size if any_size else detector.spec.largest_size
     spec = replace(detector.spec, input_size=size, other_sizes=(), largest_size=largest, geometry="fit")
     views: dict[str, Any] = {"flip": detector.flip, "scales": detector.scales}
-    pipeline = pipeline_of(detector)
-    if pipeline is None:
+    if detector.pipeline is None:
         return Detector(detector.backend, spec, **views)
-    pipeline.close()
+    detector.pipeline.close()
     return Detector.around(detector.backend, spec, **views)

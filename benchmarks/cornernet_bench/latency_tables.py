@@ -8,48 +8,48 @@ from rich import box
 from rich.table import Table
 
 from cornernet_bench.latency_subjects import END_TO_END
+from cornernet_bench.report_blocks import Line, print_blocks
 from cornernet_runtime.cli.common import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
     from cornernet_bench.latency_report import BatchResult, LatencyReport, Measurement
+    from cornernet_bench.report_blocks import Block
     from cornernet_bench.timing import Summary
 
 NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}
-_SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "cuda-core")
+_SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "cuda-core")
 
 
 def print_report(console: Console, report: LatencyReport) -> None:
     """Print what was measured on what, a table for each batch, then what is doubtful."""
-    for line in _head(report):
-        console.print(line, soft_wrap=True, markup=False)
+    print_blocks(console, blocks(report))
+
+
+def blocks(report: LatencyReport) -> Iterator[Block]:
+    """Yield what a report consists of, for the terminal and for other media."""
+    yield from map(Line, _head(report))
     for result in report.results:
-        console.print(f"\n{_title(result)}", style="bold", soft_wrap=True, markup=False)
-        console.print(_stage_table(result))
+        yield Line(_title(result), "heading")
+        yield _stage_table(result)
         if result.baseline is not None:
             flip = "on" if report.model.flip else "off"
-            console.print(
-                f"the published pipeline in turns with it, flip {flip}, weights {report.baseline_weights}; medians",
-                soft_wrap=True,
-                markup=False,
-            )
-            console.print(_ratio_table(result.model, result.baseline, result.ratios))
+            weights = report.baseline_weights
+            yield Line(f"the published pipeline in turns with it, flip {flip}, weights {weights}; medians")
+            yield _ratio_table(result.model, result.baseline, result.ratios)
     if report.workers is not None:
-        workers = report.workers
-        console.print(
-            f"\n{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
-            f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(workers.end_to_end.p50_ms)} ms "
-            f"(p50), {ms_text(workers.end_to_end.p95_ms)} (p95)",
-            soft_wrap=True,
-            markup=False,
+        workers, calls = report.workers, report.workers.end_to_end
+        yield Line(f"{workers.count} workers, {count_of(workers.batch, 'frame')} a call each", "heading")
+        yield Line(
+            f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(calls.p50_ms)} ms (p50), "
+            f"{ms_text(calls.p95_ms)} (p95)"
         )
-    for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+    yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
     if report.partial:
-        console.print("interrupted: these are partial results", style="yellow")
+        yield Line("interrupted: these are partial results", "warning")
 
 
 def _head(report: LatencyReport) -> list[str]:
@@ -99,7 +99,7 @@ def _stage_table(result: BatchResult) -> Table:
     for heading in ("p50 ms", "p90", "p95", "p99", "mean", "std", "spread"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, summary in model.stages.items():
-        table.add_row(_name(name), *_cells(summary))
+        table.add_row(stage_name(name), *_cells(summary))
     if model.gpu_compute is not None:
         table.add_row("GPU compute", *_cells(model.gpu_compute))
     table.add_row("end to end", *_cells(model.end_to_end), style="bold")
@@ -119,7 +119,7 @@ def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str,
     for name in dict.fromkeys((*baseline.stages, *model.stages, END_TO_END)):
         ratio = f"{ratios[name]:.2f}" if name in ratios else ""
         style = "bold" if name == END_TO_END else None
-        table.add_row(_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)
+        table.add_row(stage_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)
     return table
 
 
@@ -132,7 +132,8 @@ def _with_share(measured: Measurement, name: str) -> tuple[str, str]:
     return ms_text(summary.p50_ms), share
 
 
-def _name(stage: str) -> str:
+def stage_name(stage: str) -> str:
+    """Return what a stage is called for people."""
     return NAMES.get(stage, stage)
 
 

@@ -73,7 +73,7 @@ class Request:
     model: str | None = None
     architectures: tuple[int, ...] = ()
     images: str | None = None
-    scenes: int = 100
+    scenes: int = 200
     frames: int = 200
     limit_s: float = 3600.0
 

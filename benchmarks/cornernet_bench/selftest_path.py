@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.selftest import Request
     from cornernet_bench.selftest_worker import Notes
+    from cornernet_runtime.spec import Precision
 
 SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one
@@ -112,14 +113,16 @@ def _in_tensorrt(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> C
     _need(OF_ENGINE, "an engine")
     from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - an extra
 
-    bundle = _bundle(model, folder / "bundle", notes)
+    trained = model.suffix in CHECKPOINTS
+    bundle = _bundle(model, folder / "bundle", notes, "fp16")
     manifest = add_engine(
         EngineRequest(bundle),
         on_stage=_changes(notes.say),
         on_verified=lambda verification: notes.keep(verification=to_json(verification)),
     )
     candidate = stack.enter_context(Detector.open(bundle, "tensorrt"))
-    reference = stack.enter_context(Detector.open(bundle, "onnxruntime"))
+    reference = open_model(model) if trained else Detector.open(bundle, "onnxruntime")
+    stack.enter_context(reference)
     if manifest.engine is None:
         raise AssertionError("add_engine returned a bundle without an engine")
     notes.keep(engine=to_json(manifest.engine))
@@ -155,13 +158,13 @@ def _on_the_cpu(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Co
     return Contest(f"ONNX Runtime on the CPU, {candidate.spec.precision}", candidate, reference, half=half)
 
 
-def _bundle(model: Path, bundle: Path, notes: Notes) -> Path:
-    """Make a bundle of a checkpoint, of an ONNX file, or a copy of a bundle, which may be changed."""
+def _bundle(model: Path, bundle: Path, notes: Notes, precision: Precision = "fp32") -> Path:
+    """Make a bundle of a checkpoint, in a precision, of an ONNX file, or a copy of a bundle, which may be changed."""
     if model.suffix in CHECKPOINTS:
         _need(OF_EXPORT, "exporting a checkpoint")
         from cornernet_export.bundle_export import ExportRequest, export_bundle  # noqa: PLC0415 - imports torch
 
-        export_bundle(ExportRequest(model, bundle), on_stage=notes.say)
+        export_bundle(ExportRequest(model, bundle, precision=precision), on_stage=notes.say)
         return bundle
     with Detector.open(model, "onnxruntime") as opened:  # says what is wrong with it
         spec = opened.spec

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends import Backend
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from cornernet_runtime.backends.openvino import OpenVinoBackend
     from cornernet_runtime.bundle import Manifest
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import ModelSpec, Size
 
-BACKENDS = ("tensorrt", "onnxruntime")
+BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 
 
 class Detector:
@@ -50,6 +52,7 @@ class Detector:
             all but the network is done on the CPU.
 
     Attributes:
+        pipeline: As given; None where all but the network is done on the CPU.
         scales: Those that the model can take (``geometry.usable_scales``).
         stages: Called on the CPU with "preprocess", "network", "decode" or "soft_nms" for a context that is open during
             that part of the work, to time it; no pipeline calls it.
@@ -68,7 +71,7 @@ class Detector:
         pipeline: GpuPipeline | None = None,
     ) -> None:
         self.backend = backend
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.spec = spec
         self.flip = flip
         self.scales = usable_scales(scales, spec)
@@ -85,6 +88,7 @@ class Detector:
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         allow_engine_code: bool = False,
+        threads: int | None = None,
     ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
 
@@ -97,6 +101,7 @@ class Detector:
             flip: As for the class.
             scales: As for the class.
             allow_engine_code: Whether a portable engine may run the code that it carries.
+            threads: Threads of a network on the CPU; by default one for each core that this process may use.
 
         Raises:
             SizeError: The scales are no distinct positive numbers.
@@ -113,17 +118,15 @@ class Detector:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if is_folder:
-            manifest = read_manifest(path, check_engine=backend != "onnxruntime")
-            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
+            manifest = read_manifest(path, check_engine=backend in (None, "tensorrt"))
+            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code, threads=threads)
             return cls.around(network, manifest.spec, flip=flip, scales=scales)
         if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
         if backend == "tensorrt":
             raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
-        from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
-        file = OnnxRuntimeBackend(path)
+        file = _open_on_cpu(path, None, backend, threads)
         return cls(file, file.spec, flip=flip, scales=scales)
 
     @classmethod
@@ -168,8 +171,8 @@ class Detector:
 
     def batch(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
-        if self._pipeline is not None:
-            return self._pipeline(frames)
+        if self.pipeline is not None:
+            return self.pipeline(frames)
         pictures = [check_frame(frame) for frame in frames]
         views = [place(picture.shape[:2], self.spec, self.scales, flip=self.flip) for picture in pictures]
         by_size: dict[Size, list[tuple[int, int]]] = {}
@@ -241,7 +244,7 @@ class Detector:
             BackendError: There is no memory for another, or the pipeline was made by the caller around another network
                 than the backend's.
         """
-        if self._pipeline is not None and not isinstance(self.backend, DeviceBackend):
+        if self.pipeline is not None and not isinstance(self.backend, DeviceBackend):
             raise BackendError(
                 f"the pipeline's network is not that of the backend {self.backend.name}; clone the network, and make "
                 "another pipeline and detector around it"
@@ -249,7 +252,7 @@ class Detector:
         backend = self.backend.clone()
         try:
             pipeline = None
-            if self._pipeline is not None and isinstance(backend, DeviceBackend):
+            if self.pipeline is not None and isinstance(backend, DeviceBackend):
                 from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
 
                 pipeline = GpuPipeline(
@@ -258,7 +261,7 @@ class Detector:
                     self.spec,
                     flip=self.flip,
                     scales=self.scales,
-                    kernels=self._pipeline.kernels,
+                    kernels=self.pipeline.kernels,
                 )
             return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
         except BaseException:
@@ -267,8 +270,8 @@ class Detector:
 
     def close(self) -> None:
         """Let go of the backend, and of the pipeline."""
-        if self._pipeline is not None:
-            self._pipeline.close()
+        if self.pipeline is not None:
+            self.pipeline.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -283,14 +286,14 @@ class Detector:
         self.close()
 
 
-def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool) -> Backend:
+def _open_bundle(
+    folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool, threads: int | None
+) -> Backend:
     """Return the engine of a bundle if it can run here, else its ONNX file, unless one of them is asked for."""
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
     record = manifest.engine
     if record is None and backend == "tensorrt":
         raise BackendError(f"{folder} has no engine; build it: cornernet-export {folder} --engine")
-    if record is not None and backend != "onnxruntime":
+    if record is not None and backend in (None, "tensorrt"):
         from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
 
         try:
@@ -299,7 +302,20 @@ def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow
             if backend == "tensorrt":
                 raise
             warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
-    return OnnxRuntimeBackend(folder / ONNX_NAME, manifest.spec)
+    return _open_on_cpu(folder / ONNX_NAME, manifest.spec, backend, threads)
+
+
+def _open_on_cpu(
+    path: Path, spec: ModelSpec | None, backend: str | None, threads: int | None
+) -> OnnxRuntimeBackend | OpenVinoBackend:
+    """Return an ONNX file in OpenVINO if that is asked for, else in ONNX Runtime."""
+    if backend in ("openvino", "openvino-bf16"):
+        from cornernet_runtime.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only when used
+
+        return OpenVinoBackend(path, spec, threads, "bf16" if backend == "openvino-bf16" else "fp32")
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
+
+    return OnnxRuntimeBackend(path, spec, threads)
 
 
 def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:

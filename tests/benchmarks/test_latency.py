@@ -22,7 +22,7 @@ from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
-from cornernet_runtime.errors import BackendError, CheckpointError, CornerNetError, SizeError
+from cornernet_runtime.errors import CheckpointError, CornerNetError, SizeError
 
 SCHEMA = latency_schema()
 FRAME = np.zeros((50, 70, 3), np.uint8)
@@ -246,8 +246,6 @@ def test_threads_are_for_onnx_runtime_and_pytorch(bundle_path, checkpoint_path):
             np.testing.assert_allclose(detector(FRAME).scores, expected.scores, rtol=1e-4)
     with open_detector(LatencyRequest(checkpoint_path, threads=1)) as detector:
         assert detector.backend.name == "torch"
-    with pytest.raises(BackendError, match="--threads: tensorrt takes its own; leave one of them away"):
-        open_detector(LatencyRequest(bundle_path, threads=1, backend="tensorrt"))
 
 
 # The baseline's weights.

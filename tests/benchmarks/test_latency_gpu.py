@@ -10,7 +10,7 @@ from json_schema import latency_schema, problems
 
 from cornernet_bench.cli import main
 from cornernet_bench.latency_report import LatencyRequest
-from cornernet_bench.latency_subjects import open_baseline, open_detector, pipeline_of
+from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime.errors import BackendError
 
@@ -46,7 +46,7 @@ def test_an_engine_is_timed_by_the_gpu_and_from_end_to_end_apart(engine, tmp_pat
 
 def test_a_size_keeps_the_pipeline_around_an_engine(engine):
     with open_detector(LatencyRequest(engine, size=(63, 95), flip=True)) as detector:
-        assert pipeline_of(detector) is not None
+        assert detector.pipeline is not None
         assert detector.spec.sizes == ((63, 95),)
 
 
@@ -57,7 +57,9 @@ def test_the_baseline_of_an_engine_needs_a_gpu_in_pytorch(engine):
 
 
 def test_threads_are_not_for_an_engine(engine):
-    with pytest.raises(BackendError, match="runs its engine; add --backend onnxruntime"):
+    with pytest.raises(
+        BackendError, match=r"^--threads is for the CPU, and tensorrt runs on the GPU: name a --backend"
+    ):
         open_detector(LatencyRequest(engine, threads=1))
     with open_detector(LatencyRequest(engine, threads=1, backend="onnxruntime")) as detector:
         assert detector.backend.name == "onnxruntime"

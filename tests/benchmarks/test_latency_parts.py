@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -176,6 +177,23 @@ def test_a_worker_that_cannot_be_made_ends_all_with_its_error():
 
     with pytest.raises(BackendError, match=r"^no memory for another$"):
         run_workers(make, lambda _: [FRAME], 3, 1)
+
+
+def test_an_interrupt_ends_workers_after_their_call_and_keeps_what_they_did():
+    asked = []
+
+    def frames_of_call(number):
+        asked.append(number)
+        if len(asked) == 12:  # four of them to warm up
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return [FRAME]
+
+    def make():
+        return Detector(TorchBackend(small_model()), SMALL_SPEC)
+
+    workers, interrupted = run_workers(make, frames_of_call, 2, 1_000_000)
+    assert interrupted
+    assert 6 <= workers.end_to_end.count < 1_000_000
 
 
 # The machine.

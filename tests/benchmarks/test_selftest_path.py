@@ -232,6 +232,16 @@ def test_with_tensorrt_an_engine_is_built_aside_and_held_against_onnx_runtime(bu
     assert {path: path.read_bytes() for path in bundle.iterdir()} == before
 
 
+def test_with_tensorrt_a_checkpoint_becomes_a_float16_engine_held_against_pytorch(on_doubles, notes):
+    on_doubles.half = True
+    found = find("L6", Request(scenes=2, frames=2), notes)
+    assert found.state == "passed", found
+    assert re.fullmatch(r"TensorRT 11\.[\d.]+, fp16, on .+", found.figures["network"])
+    assert found.figures["engine"]["precisions"]["FP16"] > 0
+    assert found.figures["detections_reference"] > 20
+    assert found.figures["ap_difference"] == pytest.approx(0, abs=0.2)
+
+
 def test_an_engine_that_is_off_is_a_failure(on_doubles, bundle, images, notes):
     on_doubles.error = 0.1
     found = find("L6", request(bundle, images), notes)

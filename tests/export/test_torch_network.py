@@ -179,7 +179,7 @@ def spoil(device):
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
 def test_a_captured_run_gives_what_the_first_gave_whatever_becomes_of_pytorchs_memory(gpu, scenes, half):
     with open_on_gpu(SHIPPED, half=half, flip=True) as detector, open_checkpoint(SHIPPED, flip=True) as slow:
-        assert detector._pipeline is not None
+        assert detector.pipeline is not None
         first = [detector(scene) for scene in scenes]  # that of the first is enqueued and captured, the others replay
         bound = detector.backend.network.bind((2, 3, *detector.spec.input_size))
         stream = detector.backend.device.stream

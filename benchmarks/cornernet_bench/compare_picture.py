@@ -1,0 +1,91 @@
+"""Accuracy over latency as a picture: which models no other beats."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from cornernet_runtime.errors import OutputError
+from cornernet_runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from cornernet_bench.compare_report import CompareReport
+
+WIDE, NARROW = (8.0, 4.6), (4.2, 4.2)  # inches
+LOGARITHMIC = 8.0  # slowest through fastest from which on the axis of times is logarithmic
+HALF_DECADE = (1, 2, 5)  # ticks of it
+
+
+def draw_front(report: CompareReport, path: Path) -> None:
+    """Draw the front into a ``.png``, ``.svg`` or ``.pdf`` file.
+
+    Raises:
+        OutputError: matplotlib is not installed, does not know the format, or the file cannot be written.
+    """
+    figure = front_figure(report, WIDE)
+    names = "   ".join(f"{number}: {one.contestant.name}" for number, one in enumerate(report.results, 1))
+    figure.suptitle(names + (" (partial)" if report.partial else ""), fontsize=8, wrap=True)
+    content = io.BytesIO()
+    try:
+        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)
+    except ValueError as error:
+        raise OutputError(f"{path}: cannot be drawn: {error}; name a .png, .svg or .pdf file") from error
+    write_atomically(path, content.getvalue())
+
+
+def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = "black") -> Figure:
+    """Return AP over time with their intervals, by the numbers of the models; those that no other beats are joined.
+
+    Args:
+        report: Models without AP or latency are left out.
+        inches: Width and height.
+        ink: Colour of text and axes.
+
+    Raises:
+        OutputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
+    figure = Figure(figsize=inches, layout="constrained")
+    axes = figure.subplots()
+    places = []
+    for number, result in enumerate(report.results, 1):
+        if result.accuracy is None or result.latency is None:
+            continue
+        ap, times = result.accuracy.metrics["ap"], result.latency.end_to_end
+        p10 = times.p90_ms - times.spread_percent / 100 * times.p50_ms
+        colour = "tab:blue" if result.best else "tab:gray"
+        axes.errorbar(
+            times.p50_ms,
+            ap,
+            xerr=[[max(times.p50_ms - p10, 0)], [max(times.p90_ms - times.p50_ms, 0)]],
+            yerr=[[max(ap - result.accuracy.low, 0)], [max(result.accuracy.high - ap, 0)]],
+            fmt="o",
+            color=colour,
+            elinewidth=0.8,
+            capsize=2,
+        )
+        axes.annotate(str(number), (times.p50_ms, ap), xytext=(5, 5), textcoords="offset points", color=ink)
+        places.append((times.p50_ms, ap, result.best))
+    best = sorted((ms, ap) for ms, ap, wins in places if wins)
+    axes.plot([ms for ms, _ in best], [ap for _, ap in best], color="tab:blue", linewidth=1, drawstyle="steps-post")
+    if places and max(places)[0] > LOGARITHMIC * min(places)[0]:
+        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter  # noqa: PLC0415 - as above
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=HALF_DECADE))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("milliseconds a frame, p50, p10 to p90", color=ink)
+    axes.set_ylabel("AP, points, 95 %", color=ink)
+    axes.tick_params(colors=ink, which="both")
+    for spine in axes.spines.values():
+        spine.set_color(ink)
+    axes.grid(alpha=0.25, color=ink)
+    return figure
