@@ -11,7 +11,7 @@ from cornernet_bench.compare_maps import MapDifferences
 from cornernet_bench.compare_report import Against, Agreement, Ratio
 from cornernet_bench.latency_subjects import runs_on_gpu
 from cornernet_bench.oracle import analyse
-from cornernet_bench.oracle_repairs import LEAST_LOSS, Difference, relabelled
+from cornernet_bench.oracle_repairs import LEAST_LOSS, REPAIRS, Difference, relabelled
 from cornernet_export.verify import FP16, FP32, Tolerance, compare_detections
 from cornernet_runtime.geometry import place
 from cornernet_runtime.records import to_json
@@ -28,6 +28,7 @@ AGREE = Tolerance(output=0, score=0.1, iou=0.75, matched=1)
 ALIKE = 98.0  # percent of agreement below which equal maps must have been decoded in another way
 INT8_OUTPUT = 0.3  # of the largest value; activations of eight bits differ by much where nothing is
 ORACLE_PICTURES = 200  # that a loss is looked for on
+WIRINGS = frozenset(repair.name for repair in REPAIRS if repair.part == "wiring")
 AFTER_NETWORK = "after_network"  # a cause: decode, or soft-NMS
 COMPARED = ("stride", "geometry", "normalisation", "decode", "nms")  # settings of a model that change what it finds
 
@@ -78,7 +79,9 @@ def explain(
         raise KeyboardInterrupt
     finding = report.comparison.finding
     said = f"the oracle, one view of {report.pictures} pictures: {finding.text}"
-    return replace(found, cause=cause or finding.cause, findings=(*found.findings, said))
+    if cause is None and finding.cause in WIRINGS:  # a head that AP is lost in need not be where the fault is
+        cause = finding.cause
+    return replace(found, cause=cause, findings=(*found.findings, said))
 
 
 def _lost(difference: Difference) -> bool:

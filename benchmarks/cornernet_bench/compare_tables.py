@@ -44,6 +44,7 @@ def blocks(report: CompareReport) -> Iterator[Block]:
     if len(report.results) > 1:
         yield Line(f"held against {report.results[0].contestant.text}", "heading")
         yield held_table(report)
+        yield Line("speed: so many times as fast, by rounds. agree: matched of all that either found at 0.1 or more.")
         for number, result in enumerate(report.results, 1):
             yield from (Line(f"{number}: {found}") for found in (result.against.findings if result.against else ()))
     yield from ends(report)
@@ -69,7 +70,7 @@ def measured_table(report: CompareReport) -> Table:
 
 def held_table(report: CompareReport) -> Table:
     """Return how each of the others differs from the first."""
-    headings = ("", "times as fast", "10 to 90 %", "AP", "95 %", "agree %", "missed", "extra")
+    headings = ("", "speed", "10 to 90 %", "AP", "95 %", "agree %", "missed", "extra")
     held = [(number, result.against) for number, result in enumerate(report.results, 1) if result.against]
     return table_of(headings, (_held(number, against) for number, against in held))
 

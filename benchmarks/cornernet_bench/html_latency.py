@@ -42,7 +42,7 @@ def stage_figure(result: BatchResult, inches: tuple[float, float], ink: str = "b
     except ImportError as error:
         raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
     contestants = {"model": result.model} | ({} if result.baseline is None else {"published": result.baseline})
-    names = list(dict.fromkeys(name for one in contestants.values() for name in one.stages))
+    names = list(dict.fromkeys(name for one in reversed(contestants.values()) for name in one.stages))
     figure = Figure(figsize=inches, layout="constrained")
     axes = figure.subplots()
     thickness = 0.8 / len(contestants)
