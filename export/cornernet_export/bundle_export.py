@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 DYNAMIC_LARGEST = (1023, 1023)  # COCO's pictures, 640 pixels long, at the paper's largest scale of 1.5
+_ADVICE = {"int8": "; calibrate on more pictures like those in use, or add --force to keep it"}
 EXTERNAL_DATA_LIMIT = 1_800_000_000  # bytes; protobuf ends at 2 GiB
 
 
@@ -132,7 +133,7 @@ def export_bundle(
         if not verification.passed and not (request.force and request.precision != "fp32"):
             raise VerificationError(
                 f"{request.checkpoint}: the export differs from the checkpoint by more than the tolerance; "
-                "nothing was written",
+                f"nothing was written{_ADVICE.get(request.precision, '')}",
             )
         if request.checkpoint.suffix != ".safetensors":
             save_checkpoint(folder / CHECKPOINT_NAME, checkpoint.model, checkpoint.spec)

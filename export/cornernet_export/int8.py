@@ -41,10 +41,12 @@ class Plan:
     """Which tensors get a pair of Q and DQ, and who reads the result.
 
     Attributes:
-        readers: For each tensor, the nodes, by name, that read it quantised.
+        convolutions: Names of those that compute in INT8.
+        readers: For each tensor, the nodes, by name, that read it quantised; on the CPU also some in float32.
         same_range: Tensors whose values are those of another one.
     """
 
+    convolutions: set[str]
     readers: dict[str, set[str]]
     same_range: dict[str, str]
 
@@ -90,7 +92,7 @@ def quantise(
         for position, name in enumerate(node.input):
             if node.name in plan.readers.get(name, ()):
                 copy.input[position] = f"{name}.read"
-        if node.op_type in CONVOLUTIONS[target] and node.name in plan.readers.get(node.input[0], ()):
+        if node.name in plan.convolutions:
             nodes += builder.weights(copy, node.input[0])
         nodes.append(copy)
         for name in node.output:
@@ -122,7 +124,7 @@ def _plan_for_cpu(graph: onnx.GraphProto, convolutions: set[str], kept: set[str]
         readers.setdefault(output, set()).update(reader.name for reader in readers_of[output])
         if node.op_type == "Resize":
             same[output] = same.get(node.input[0], node.input[0])
-    return Plan(readers, same)
+    return Plan(convolutions, readers, same)
 
 
 def _plan_for_tensorrt(graph: onnx.GraphProto, convolutions: set[str], kept: set[str]) -> Plan:
@@ -136,7 +138,7 @@ def _plan_for_tensorrt(graph: onnx.GraphProto, convolutions: set[str], kept: set
             for name in node.input:
                 if fused and name not in fused:
                     readers.setdefault(name, set()).add(node.name)
-    return Plan(readers, {})
+    return Plan(convolutions, readers, {})
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
