@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
@@ -146,6 +147,7 @@ class Workbench:
         self.reference_ap = float("nan")
         self._request, self._model, self._path, self._on_stage = request, model, path, on_stage
         self.exact = exact
+        self._whole = path.with_name("all-int8.onnx")
         self._count = 0
 
     def write(self, float_groups: tuple[str, ...], path: Path) -> None:
@@ -158,17 +160,21 @@ class Workbench:
         return evaluate(detector, self._request.annotations, self._request.images).metrics["ap"]
 
     def measure(self, float_groups: tuple[str, ...], *, with_ap: bool) -> Mix:
-        """Measure the time of one file, in turn with float32, and if asked for its AP."""
+        """Measure the time of one file, in turn with float32 and with all in INT8, and if asked for its AP."""
         self._count += 1
         self._on_stage(f"measuring mix {self._count}: {', '.join(float_groups) or 'nothing'} in float")
         self.write(float_groups, self._path)
-        with Detector.open(self._path) as mixed:
+        if float_groups and not self._whole.exists():
+            self.write((), self._whole)
+        image = input_of(self.exact, sample_picture())
+        with Detector.open(self._path) as mixed, Detector.open(self._whole if float_groups else self._path) as whole:
             ap = self.ap_of(mixed) if with_ap else None
-            image = input_of(self.exact, sample_picture())
-            contestants = {"exact": lambda: self.exact.backend(image), "mixed": lambda: mixed.backend(image)}
-            times = interleave(contestants, self._request.rounds)
-        # Of each round's ratio, so that what slows a round down slows down both.
-        return Mix(float_groups, float(np.median(times["exact"] / times["mixed"])), ap)
+            detectors = {"exact": self.exact, "whole": whole, "mixed": mixed}
+            runs = {name: functools.partial(detector.backend, image) for name, detector in detectors.items()}
+            times = interleave(runs, self._request.rounds)
+        # Of each round's ratio, so that what slows a round down slows down all of it.
+        by_fp32, by_int8 = (float(np.median(times[name] / times["mixed"])) for name in ("exact", "whole"))
+        return Mix(float_groups, by_fp32, by_int8 if float_groups else 1.0, ap)
 
 
 class _Report:

@@ -126,11 +126,12 @@ def export_bundle(
         on_stage("verifying ONNX Runtime against PyTorch")
         with Detector.open(folder / ONNX_NAME) as exported:
             verification += verify(reference, exported, f"{name} -> ONNX Runtime", tolerance, frames)
-        if request.precision == "int8":
+        forgivable = request.precision == "fp16" or (request.precision == "int8" and verification.passed)
+        if request.precision == "int8" and verification.passed:
             verification += _quantise(folder / ONNX_NAME, request.target, calibration, frames, on_stage)
             spec = replace(spec, precision="int8", int8_target=request.target)
         on_verified(verification)
-        if not verification.passed and not (request.force and request.precision != "fp32"):
+        if not verification.passed and not (request.force and forgivable):
             raise VerificationError(
                 f"{request.checkpoint}: the export differs from the checkpoint by more than the tolerance; "
                 f"nothing was written{_ADVICE.get(request.precision, '')}",
