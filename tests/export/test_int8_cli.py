@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +15,7 @@ from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.int8_export import FEWEST_PICTURES, INT8, MOST_PICTURES, STAGE, calibration_pictures
-from cornernet_export.verify import verify
+from cornernet_export.verify import FP32, verify
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError
@@ -87,12 +88,12 @@ def test_sizes_and_batches_are_tried_with_stretched_pictures(checkpoint_path, sc
     assert all(check.error < 0.3 for check in checks)
 
 
-def test_a_dynamic_model_is_quantised_at_the_sizes_of_its_pictures(checkpoint_path, scenes, tmp_path):
-    more = ["--dynamic", "--size", "351x351", "--force", "--target", "tensorrt"]
-    assert int8(checkpoint_path, tmp_path / "free", scenes, *more) == 0
+def test_a_dynamic_model_is_quantised_at_the_sizes_of_its_pictures(scenes, tmp_path):
+    assert int8(SHIPPED, tmp_path / "free", scenes, "--dynamic", "--size", "255x255", "--target", "tensorrt") == 0
     manifest = read_manifest(tmp_path / "free")
-    assert manifest.spec.int8_target == "tensorrt"
-    assert all(check.error < 0.3 for check in manifest.verification.outputs if check.stage == STAGE)
+    assert (manifest.spec.int8_target, manifest.spec.geometry) == ("tensorrt", "native")
+    sources = {check.source for check in manifest.verification.outputs if check.stage == STAGE}
+    assert sources == {"6 pictures", "2x31x63", "255x255"}
 
 
 def test_the_table_of_the_second_step_is_printed(checkpoint_path, scenes, tmp_path, capfd):
@@ -140,6 +141,17 @@ def test_force_keeps_it_and_says_so(checkpoint_path, scenes, tmp_path, monkeypat
     assert int8(checkpoint_path, tmp_path / "wrong", scenes, "--force") == 0
     assert "kept because of --force" in capfd.readouterr().err
     assert not read_manifest(tmp_path / "wrong").verification.passed
+
+
+def test_force_does_not_keep_int8_made_of_a_float32_export_that_is_off(
+    checkpoint_path, scenes, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(bundle_export, "FP32", replace(FP32, output=1e-9))
+    assert int8(checkpoint_path, tmp_path / "off", scenes, "--force") == 1
+    said = capfd.readouterr().err
+    assert "more than the tolerance" in said
+    assert STAGE not in said
+    assert not (tmp_path / "off").exists()
 
 
 # Pictures.
