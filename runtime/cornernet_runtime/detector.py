@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,7 +21,7 @@ from cornernet_runtime.nms import merging_soft_nms, soft_nms
 from cornernet_runtime.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class Detector:
     Attributes:
         pipeline: As given; None where all but the network is done on the CPU.
         scales: Those that the model can take (``geometry.usable_scales``).
+        stages: Called on the CPU with "preprocess", "network", "decode" or "soft_nms" for a context that is open during
+            that part of the work, to time it; no pipeline calls it.
 
     Raises:
         SizeError: The scales are no distinct positive numbers.
@@ -74,6 +77,7 @@ class Detector:
         self.scales = usable_scales(scales, spec)
         self._preprocess = Preprocessor(spec.normalisation)
         self._input = np.empty(0, np.float32)
+        self.stages: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     @classmethod
     def open(
@@ -181,12 +185,14 @@ class Detector:
                 batch = looks[start : start + self.backend.max_batch]
                 places = [views[frame][number] for frame, number in batch]
                 maps = self._run([pictures[frame] for frame, _ in batch], places)
-                for index, look in enumerate(batch):
-                    found[look] = self._candidates(maps[index], places[index])
-        return [
-            self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
-            for frame, own in enumerate(views)
-        ]
+                with self.stages("decode"):
+                    for index, look in enumerate(batch):
+                        found[look] = self._candidates(maps[index], places[index])
+        with self.stages("soft_nms"):
+            return [
+                self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
+                for frame, own in enumerate(views)
+            ]
 
     def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
         """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
@@ -204,9 +210,11 @@ class Detector:
         if self._input.size < math.prod(shape):
             self._input = np.empty(math.prod(shape), np.float32)
         images = self._input[: math.prod(shape)].reshape(shape)
-        for frame, view, image in zip(frames, views, images, strict=True):
-            self._preprocess(frame, view, image)
-        return self.backend(images)
+        with self.stages("preprocess"):
+            for frame, view, image in zip(frames, views, images, strict=True):
+                self._preprocess(frame, view, image)
+        with self.stages("network"):
+            return self.backend(images)
 
     def _candidates(self, maps: CornerMaps, view: Placement) -> Candidates:
         """Decode the maps of one view, and bring the boxes into the frame."""
