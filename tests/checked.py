@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 
@@ -28,6 +29,7 @@ class Surface:
         self.functions = description["functions"]
         self.enums = {name: self._enum(name) for name, kind in self.classes.items() if kind["members"] is not None}
         self.calls = []  # (class, method, positional and keyword arguments by name)
+        self.uses = set()  # as ``selftest_calls`` writes them: Class.method(2, keyword), Class.property, function()
 
     def lookup(self, kind, part, name):
         """Return an entry of a class or of one of its bases, or None."""
@@ -47,6 +49,7 @@ class Surface:
             bound = self._bind(parameters, args, kwargs, problems)
             if bound is not None:
                 self.calls.append((kind, method, bound))
+                self.uses.add(_use(f"{kind}.{method}", args, kwargs))
                 return
         raise SurfaceError(f"{kind}.{method} of {self.version} does not take {args} {kwargs}: {'; '.join(problems)}")
 
@@ -54,6 +57,7 @@ class Surface:
         """As ``check``, for a function of the module."""
         problems = []
         overloads = self.functions.get(name, ())
+        self.uses.add(_use(name, args, kwargs))
         if all(self._bind(parameters, args, kwargs, problems) is None for parameters in overloads):
             raise SurfaceError(f"{self.version} has no function {name} that takes {args} {kwargs}: {problems}")
 
@@ -118,6 +122,10 @@ class Surface:
         return Base(name.replace(".", "_"), self.classes[name]["members"])
 
 
+def _use(name, args, kwargs):
+    return f"{name}({', '.join([*([str(len(args))] if args else []), *sorted(kwargs)])})"
+
+
 class Checked:
     """An object of a real class, as far as the code under test can tell.
 
@@ -152,11 +160,13 @@ class Checked:
             raise SurfaceError(f"{kind} of {surface.version} has no attribute {name}")
         if not hasattr(acts, name):
             raise SurfaceError(f"the double of {kind} does not have {name}")
+        surface.uses.add(f"{kind}.{name}")
         return getattr(acts, name)
 
     def __setattr__(self, name, value):
         if not self._surface.lookup(self._kind, "properties", name):
             raise SurfaceError(f"{self._kind} of {self._surface.version} has no attribute {name} that can be set")
+        self._surface.uses.add(f"{self._kind}.{name}")
         setattr(self._acts, name, value)
 
     def __bytes__(self):
@@ -223,4 +233,4 @@ def module(name, contents):
                 raise AttributeError(attribute)
             raise SurfaceError(f"{name} has no {attribute}")
 
-    return Module(__name__=name, **contents)
+    return Module(__name__=name, __spec__=ModuleSpec(name, None), **contents)

@@ -6,6 +6,7 @@ Work runs when it is enqueued. A captured graph remembers it and runs it when la
 from __future__ import annotations
 
 import ctypes
+import threading
 from types import SimpleNamespace
 
 from checked import Checked, CheckedClass, SurfaceError, module
@@ -66,8 +67,11 @@ class Gpu:
             "cuda.bindings.driver",
             {
                 "cuMemGetInfo": self._memory_info,
+                "cuCtxGetCurrent": self._current,
+                "cuKernelGetFunction": self._function,
+                "cuFuncLoad": self._load_function,
                 "cuLaunchKernel": self._launch,
-                "CUfunction": Handle,
+                "CUkernel": Handle,
                 "CUstream": Handle,
             },
         )
@@ -100,6 +104,18 @@ class Gpu:
         function, *sizes, stream, slots, _extra = arguments
         launch = self._loaded.launch(int(function), sizes, slots)
         self.enqueue(int(stream), lambda: self._loaded.run(launch))
+        return (_Success(),)
+
+    def _current(self):
+        self.surface.check_function("cuCtxGetCurrent")
+        return _Success(), Handle(1)
+
+    def _function(self, kernel):
+        self.surface.check_function("cuKernelGetFunction", kernel)
+        return _Success(), kernel
+
+    def _load_function(self, *arguments):
+        self.surface.check_function("cuFuncLoad", *arguments)
         return (_Success(),)
 
     def _memory_info(self):
@@ -146,6 +162,7 @@ class HostKernels:
         self._library = ctypes.CDLL(str(library))
         self._library.parameterBytesOf.restype = ctypes.c_size_t
         self.names = []
+        self._turn = threading.Lock()  # the shim has one scheduler
 
     def launch(self, kernel, sizes, slots):
         """Return a launch with a copy of its parameters, as the driver keeps it."""
@@ -158,7 +175,8 @@ class HostKernels:
         return found
 
     def run(self, launch):
-        status = self._library.runLaunch(ctypes.byref(launch))
+        with self._turn:
+            status = self._library.runLaunch(ctypes.byref(launch))
         assert status == 0, f"{launch.kernel} returned {status}"
 
 
@@ -188,6 +206,10 @@ class _Device:
         self._gpu.streams[int(stream.handle)] = stream
         return Checked(self._gpu.surface, "Stream", stream)
 
+    def create_event(self, options=None):
+        assert options in ({"timing_enabled": False}, {"timing_enabled": True})
+        return Checked(self._gpu.surface, "Event", _Event())
+
     def allocate(self, size, *, stream):
         assert stream._kind == "Stream"
         return self._gpu.make(size)
@@ -211,8 +233,26 @@ class _Stream:
     def sync(self):
         self._invalid = self._recorded is not None  # waiting ends a capture
 
+    def record(self, event):
+        assert event._kind == "Event"
+        assert self._recorded is None, "an event is recorded while its stream is captured"
+
+    def wait(self, event_or_stream):
+        self.record(event_or_stream)  # work runs at once
+
+    def close(self):
+        pass
+
     def create_graph_builder(self):
         return Checked(self._gpu.surface, "GraphBuilder", _GraphBuilder(self._gpu, self))
+
+
+class _Event:
+    def sync(self):
+        pass
+
+    def close(self):
+        pass
 
 
 class _GraphBuilder:

@@ -1,17 +1,8 @@
-"""What test_pipeline.py runs in a process of its own, over the driver that is none.
-
-``python -m pipeline_cases FILE`` runs all and writes what went wrong, by the name of the case, as JSON. NVIDIA's
-bindings and cuda.core are the real ones, and kernels run on the CPU.
-"""
+"""Cases of test_pipeline.py: what is detected, on which frames, and what is refused."""
 
 from __future__ import annotations
 
 import gc
-import inspect
-import json
-import sys
-import time
-import traceback
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_SPEC, small_model
+from cuda.core.utils import StridedMemoryView
 from device_double import HostNetwork, counts
 
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
@@ -48,11 +40,11 @@ def noise(height, width, seed=0):
 class Pair:
     """A pipeline and the CPU's detector, of the same network."""
 
-    def __init__(self, detector, **network):
+    def __init__(self, detector, depth=2, **network):
         self.detector, self.device = detector, CudaDevice()
         self.network = HostNetwork(self.device, detector.backend, detector.spec, **network)
         self._before = counts()
-        options = {"flip": detector.flip, "scales": detector.scales}
+        options = {"flip": detector.flip, "scales": detector.scales, "depth": depth}
         self.pipeline = GpuPipeline(self.device, self.network, detector.spec, **options)
 
     def counts(self):
@@ -163,7 +155,7 @@ def nothing_is_allocated_once_warm():
     after = counts()
     assert (after.allocated, after.released, after.captures) == (before.allocated, before.released, before.captures)
     assert after.graphs - before.graphs == 6
-    assert after.works - before.works == 12  # the frames' uploads
+    assert after.works - before.works == 6 * 4  # uploads of two frames and of where they lie, a download
 
 
 def larger_frames_grow_their_memory_and_keep_the_graph():
@@ -208,7 +200,7 @@ def without_capture_it_runs_all_the_same_and_says_so_once():
             pair.compare([noise(126, 190, seed)])
         pair.compare([noise(126, 190), noise(63, 95)])
     (told,) = [one for one in caught if one.category is CornerNetWarning]
-    assert "cannot be captured as a CUDA graph" in str(told.message)
+    assert "the GPU pipeline cannot be captured as a CUDA graph" in str(told.message)
     assert pair.counts().graphs == 0
 
 
@@ -284,8 +276,6 @@ class OnDevice:
 
 
 def frames_on_the_device_are_read_where_they_lie():
-    from cuda.core.utils import StridedMemoryView  # noqa: PLC0415 - exports DLPack
-
     pair = Pair(small(flip=True), max_batch=4)
     frames = [noise(126, 190, 1), noise(120, 180, 2)]
     expected = pair.pipeline(frames)
@@ -298,7 +288,7 @@ def frames_on_the_device_are_read_where_they_lie():
     mixed = pair.pipeline([held[0], frames[1]])
     after = counts()
     assert (after.allocated, after.captures) == (before.allocated, before.captures)
-    assert after.works - before.works == 1  # the upload of the one on the host
+    assert after.works - before.works == 3 * 2 + 1  # small copies, and the upload of the one on the host
     for want, other in zip(expected * 3, [*found, *mixed], strict=True):
         assert np.array_equal(want.boxes, other.boxes)
         assert np.array_equal(want.scores, other.scores)
@@ -308,6 +298,32 @@ def arrays_of_torch_on_the_host_are_refused():
     pair = Pair(small())
     with pytest.raises(FrameError, match=r"torch\.Tensor: expected one on GPU 0, got one on the host; move it there"):
         pair.pipeline([torch.from_numpy(noise(126, 190))])
+
+
+class Once:
+    """A frame by DLPack, whose capsule can be consumed once; the first consumer has it."""
+
+    def __init__(self, device, frame):
+        self._held = OnDevice(device, frame)
+        view = StridedMemoryView.from_buffer(self._held._buffer, frame.shape, dtype=np.dtype("u1"))
+        self._capsule, self._device = view.__dlpack__(), view.__dlpack_device__()
+
+    def __dlpack_device__(self):
+        return self._device
+
+    def __dlpack__(self, **_options):
+        return self._capsule
+
+
+def a_consumed_capsule_is_refused_and_the_next_frame_runs():
+    pair = Pair(small())
+    frame = noise(126, 190)
+    once = Once(pair.device, frame)
+    (found,) = pair.pipeline([once])
+    assert np.array_equal(found.boxes, pair.pipeline([frame])[0].boxes)
+    with pytest.raises(FrameError, match=r"a frame of pipeline_cases\.Once cannot be read: .*; pass it on the GPU"):
+        pair.pipeline([once])
+    pair.compare([frame])
 
 
 def bad_frames_on_the_device_are_refused():
@@ -326,28 +342,3 @@ def bad_frames_on_the_device_are_refused():
         with pytest.raises(FrameError, match=said):
             pair.pipeline([OnDevice(pair.device, frame, **changes)])
         assert counts().works == works
-
-
-CASES = {
-    name: value
-    for name, value in list(globals().items())
-    if inspect.isfunction(value) and getattr(value, "__module__", None) == __name__ and name.count("_") > 1
-}
-
-
-def run_all():
-    """Return the traceback of each case, or None where all was well."""
-    outcomes = dict.fromkeys(CASES)
-    for name, case in CASES.items():
-        start = time.perf_counter()
-        try:
-            case()
-        except (Exception, pytest.fail.Exception):  # noqa: BLE001 - reported
-            outcomes[name] = traceback.format_exc()
-        sys.stderr.write(f"{time.perf_counter() - start:.1f} s {name}\n")
-    return outcomes
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    Path(sys.argv[1]).write_text(json.dumps(run_all()), encoding="utf-8")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 
 import numpy as np
 import pytest
 from checked import Checked, Surface, SurfaceError
 
-from cornernet_export import engine_build, engine_cache, engine_network, engine_progress
+from cornernet_bench import selftest_calls
+from cornernet_export import engine, engine_build, engine_cache, engine_network, engine_progress
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
 from cornernet_runtime import Detector
@@ -17,7 +19,7 @@ from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine
 from cornernet_runtime.backends import tensorrt as tensorrt_backend
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
 from cornernet_runtime.kernels import device
-from cornernet_runtime.pipeline import memory
+from cornernet_runtime.pipeline import memory, ring
 
 Network, Backend = tensorrt_engine.TensorRTNetwork, tensorrt_backend.TensorRTBackend
 PLANTS = {
@@ -56,7 +58,7 @@ PLANTS = {
     "removed lookup": (tensorrt_engine._check_tensors, "get_tensor_dtype(name)", "get_binding_dtype(name)"),
     "enum's name": (tensorrt_engine._check_tensors, "trt.DataType.FLOAT", "trt.DataType.FLOAT32"),
     # cuda.core.
-    "stream left out": (cuda_device.CudaDevice.allocate, "size, stream=self.stream", "size"),
+    "stream left out": (cuda_device.CudaDevice.allocate, "size, stream=stream or self.stream", "size"),
     "positional stream": (Backend._prepare, "copy_from(source, stream=stream)", "copy_from(source, stream)"),
     "graph": (cuda_graphs.ShapeGraphs._capture, ".end_building()", ".end_capture()"),
     "graph's launch": (cuda_graphs.ShapeGraphs.run, "graph.launch(self._stream)", "graph.launch()"),
@@ -71,8 +73,15 @@ PIPELINE_PLANTS = {
     "kernel's attribute": (device.LoadedKernels.prepare, "get_kernel(symbol).handle", "get_kernel(symbol).function"),
     "launch": (device.LoadedKernels.launch, "cuLaunchKernel(", "cuLaunch("),
     "launch's arguments": (device.LoadedKernels.launch, "launch.shared_bytes,", ""),
-    "copy": (memory.Mirror.upload, "copy_from(", "copy_from_host("),
-    "copy's stream": (memory.Mirror.download, ", stream=self._stream", ""),
+    "kernel's function": (
+        device.LoadedKernels.prepare,
+        "(self._driver.cuFuncLoad, function)",
+        "(self._driver.cuFuncLoad)",
+    ),
+    "copy": (memory.DeviceBlock.copy, "copy_from(", "copy_from_host("),
+    "copy's stream": (memory.DeviceBlock.copy, ", stream=stream", ""),
+    "event": (ring.Slot.begin, ".record(", ".record_event("),
+    "wait": (ring.Slot.upload, ".wait(self._uploaded)", ".wait_event(self._uploaded)"),
     "buffer": (memory.DeviceBlock.close, "_buffer.close(", "_buffer.free("),
 }
 
@@ -176,3 +185,52 @@ def test_what_can_be_set_is_told_from_what_can_be_read(surface_descriptions):
     properties = surface_descriptions[0]["classes"]["IBuilderConfig"]["properties"]
     assert properties["builder_optimization_level"] is True
     assert properties["num_optimization_profiles"] is False
+
+
+@pytest.mark.parametrize("library", ["TensorRT", "CUDA"])
+def test_what_is_called_is_held_against_installed_versions_too(bundle, plugin_library, tensorrt, library):
+    detect_and_close(bundle, plugin_library)
+    build_and_run(bundle, plugin_library)
+    surface, uses = {
+        "TensorRT": (tensorrt.surface, selftest_calls.TENSORRT_USES),
+        "CUDA": (tensorrt.gpu.surface, selftest_calls.CUDA_USES),
+    }[library]
+    assert surface.uses - set(uses) == set(), "add these to cornernet_bench/selftest_calls.py"
+
+
+def test_enums_and_classes_that_the_sources_name_are_held_against_installed_versions_too():
+    modules = [tensorrt_backend, tensorrt_engine, tensorrt_log, tensorrt_plugin, engine]
+    modules += [engine_build, engine_cache, engine_network, engine_progress]
+    text = "\n".join(inspect.getsource(one) for one in modules)
+    named = set(re.findall(r"\btrt\.([A-Z]\w+\.[A-Z]\w*)\b", text)) - {"ILogger.Severity"}
+    assert {"BuilderFlag.TF32", "TensorIOMode.INPUT"} <= named
+    assert named - set(selftest_calls.TENSORRT_USES) == set(), "add these to cornernet_bench/selftest_calls.py"
+
+
+def test_the_real_libraries_have_all_that_is_used(surface_descriptions):
+    of_tensorrt, of_cuda = surface_descriptions
+    assert selftest_calls.lacking(of_tensorrt, selftest_calls.TENSORRT_USES) == []
+    assert selftest_calls.lacking(of_cuda, selftest_calls.CUDA_USES) == []
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        ("CaffeParser.parse(1)", "CaffeParser.parse(1): there is no CaffeParser"),
+        ("BuilderFlag.FP16", "BuilderFlag.FP16 is not there"),
+        ("IBuilderConfig.max_workspace_size", "IBuilderConfig.max_workspace_size is not there"),
+        ("IExecutionContext.execute_async_v2(2)", "IExecutionContext.execute_async_v2(2) is not there"),
+        ("IBuilderConfig.set_flag()", "IBuilderConfig.set_flag(): takes (flag)"),
+        ("IBuilderConfig.set_flag(2)", "IBuilderConfig.set_flag(2): takes (flag)"),
+        ("IBuilderConfig.set_flag(1, flag)", "IBuilderConfig.set_flag(1, flag): takes (flag)"),
+        ("OnnxParser.parse_from_file(path)", "OnnxParser.parse_from_file(path): takes (model)"),
+        ("plugin_registry()", "plugin_registry() is not there"),
+    ],
+)
+def test_what_an_installed_version_lacks_is_told(surface_descriptions, use, said):
+    assert selftest_calls.lacking(surface_descriptions[0], [use]) == [said]
+
+
+def test_an_argument_by_name_may_be_one_by_position_too(surface_descriptions):
+    assert selftest_calls.lacking(surface_descriptions[0], ["OnnxParser.parse_from_file(model)"]) == []
+    assert selftest_calls.lacking(surface_descriptions[1], ["Buffer.copy_from(1)"]) != []  # stream is needed

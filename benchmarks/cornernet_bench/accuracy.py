@@ -117,7 +117,7 @@ def evaluate(
         scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
         rows += detections.to_coco(image_id, ids)
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = COCOeval(truth, _results(truth, rows), "bbox")
+        judge = COCOeval(truth, as_results(truth, rows), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -146,7 +146,7 @@ def evaluate(
     )
 
 
-def _results(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
+def as_results(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
     """Return the detections as pycocotools takes them; its own ``loadRes`` fails on none."""
     if rows:
         return truth.loadRes(rows)

@@ -41,7 +41,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        help="what runs the network (default: the best here); a checkpoint runs in torch or torch-fp16",
+        help="what runs the network (default: the best here); a checkpoint runs in torch, torch-fp16 or torch-cuda",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
     parser.add_argument(

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cornernet_bench import pooling_library
+from cornernet_bench.checkout_tests import run_tests
 from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("L1", "L2", "L5")
+TESTS_OF_COMPILERS = ("nvcc", "nvrtc", "whole_vectors")  # not of L1: parts of their names
 REQUIRE_GPU = "CORNERNET_REQUIRE_GPU"
 PERCENTILES = (10, 50, 90, 99)
 INPUT_SETS = 3  # of other values, in rotation
@@ -190,19 +192,8 @@ def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
 
 def _on_the_cpu() -> Layer:
     """Run the tests of the kernels, without those of compilers."""
-    folders = [folder for folder in ("tests/kernels", "tests/plugins") if (ROOT / folder).is_dir()]
-    if not folders:
-        return Layer("L1", "skipped", "the tests are not here: run it from a checkout")
-    if util.find_spec("pytest") is None:
-        return Layer("L1", "skipped", "pytest is not installed: make test installs it")
-    command = [sys.executable, "-m", "pytest", "-q", *folders, "-k", "not nvcc and not nvrtc and not whole_vectors"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our tests
-    summary = re.findall(r"(?m)^.*\d+ (?:passed|failed|skipped|error).*$", done.stdout)
-    said = summary[-1].strip("= ") if summary else one_line(done.stdout[-400:] + done.stderr[-400:])
-    if done.returncode:
-        failures = ", ".join(re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", done.stdout)[:5])
-        return Layer("L1", "failed", f"{said}: {failures}")
-    return Layer("L1", "passed" if " passed" in f" {said}" else "skipped", said)
+    tested = run_tests(ROOT, ("tests/kernels", "tests/plugins"), without=TESTS_OF_COMPILERS)
+    return Layer("L1", tested.state, tested.said)
 
 
 def _compiled(request: Request, say: Callable[[str], None]) -> tuple[Layer, list[Resources]]:

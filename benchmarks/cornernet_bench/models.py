@@ -19,17 +19,28 @@ def open_model(
 ) -> Detector:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint, ours or published; the last runs in PyTorch.
 
-    ``flip`` and ``scales`` are as for ``Detector``.
+    Args:
+        path: Of the model.
+        backend: Name of the one to use. A checkpoint runs in ``torch`` (the usual one) or ``torch-fp16``, both on the
+            CPU, or with all around it on a GPU, in ``torch-cuda`` (float16) or ``torch-cuda-fp32``.
+        flip: As for ``Detector``.
+        scales: As for ``Detector``.
 
     Raises:
-        CornerNetError: As ``Detector.open`` and ``cornernet_export.torch_backend.open_checkpoint``.
+        CornerNetError: As ``Detector.open``, ``cornernet_export.torch_backend.open_checkpoint`` and
+            ``cornernet_export.torch_network.open_on_gpu``.
     """
     if Path(path).suffix not in CHECKPOINTS:
         if (backend or "").startswith("torch"):
             raise BackendError(f"{path}: {backend} runs checkpoints ({', '.join(CHECKPOINTS)}), and this is none")
         return Detector.open(path, backend, flip=flip, scales=scales)
     from cornernet_export.torch_backend import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
+    from cornernet_export.torch_network import CUDA, CUDA_FP32, open_on_gpu  # noqa: PLC0415
 
+    if backend in (CUDA, CUDA_FP32):
+        return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales)
     if backend not in (None, "torch", HALF):
-        raise BackendError(f"{path}: a checkpoint runs in torch or {HALF}; export it to run in {backend}")
+        raise BackendError(
+            f"{path}: a checkpoint runs in torch, {HALF}, {CUDA} or {CUDA_FP32}; export it to run in {backend}"
+        )
     return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales)

@@ -17,7 +17,7 @@ from onnx import helper
 
 from cornernet_export.corner_pool import OPSET, pool_function
 from cornernet_export.model.corner_pool import Corner
-from cornernet_runtime.backends.onnxruntime import METADATA_KEY
+from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES
 from cornernet_runtime.spec import ModelSpec, spec_to_text
 from cornernet_runtime.version import __version__

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -40,8 +41,12 @@ class TorchBackend:
             maps = self._model(torch.from_numpy(images).to(device))
         return CornerMaps(*(tensor.float().cpu().numpy() for tensor in maps))
 
+    def clone(self) -> Self:
+        """Return a backend of the same weights, which are only read."""
+        return copy.copy(self)
+
     def close(self) -> None:
-        """Let go of the weights."""
+        """Let go of the weights, which clones keep."""
         del self._model
 
 

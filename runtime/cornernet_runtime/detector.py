@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from cornernet_runtime.backends.base import DeviceBackend
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
@@ -19,24 +21,27 @@ from cornernet_runtime.nms import merging_soft_nms, soft_nms
 from cornernet_runtime.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends import Backend
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from cornernet_runtime.backends.openvino import OpenVinoBackend
     from cornernet_runtime.bundle import Manifest
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import ModelSpec, Size
 
-BACKENDS = ("tensorrt", "onnxruntime")
+BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 
 
 class Detector:
     """A network with everything around it: geometry, decode and suppression.
 
-    One detector serves one thread; its buffers are reused from frame to frame.
+    One detector serves one thread, since its buffers are reused from frame to frame; ``clone`` gives another thread its
+    own.
 
     Args:
         backend: Runs the network.
@@ -47,7 +52,10 @@ class Detector:
             all but the network is done on the CPU.
 
     Attributes:
+        pipeline: As given; None where all but the network is done on the CPU.
         scales: Those that the model can take (``geometry.usable_scales``).
+        stages: Called on the CPU with "preprocess", "network", "decode" or "soft_nms" for a context that is open during
+            that part of the work, to time it; no pipeline calls it.
 
     Raises:
         SizeError: The scales are no distinct positive numbers.
@@ -63,12 +71,13 @@ class Detector:
         pipeline: GpuPipeline | None = None,
     ) -> None:
         self.backend = backend
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.spec = spec
         self.flip = flip
         self.scales = usable_scales(scales, spec)
         self._preprocess = Preprocessor(spec.normalisation)
         self._input = np.empty(0, np.float32)
+        self.stages: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     @classmethod
     def open(
@@ -79,6 +88,7 @@ class Detector:
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         allow_engine_code: bool = False,
+        threads: int | None = None,
     ) -> Detector:
         """Open a bundle folder or an ``.onnx`` file that cornernet-export wrote.
 
@@ -91,6 +101,7 @@ class Detector:
             flip: As for the class.
             scales: As for the class.
             allow_engine_code: Whether a portable engine may run the code that it carries.
+            threads: Threads of a network on the CPU; by default one for each core that this process may use.
 
         Raises:
             SizeError: The scales are no distinct positive numbers.
@@ -107,19 +118,36 @@ class Detector:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if is_folder:
-            manifest = read_manifest(path, check_engine=backend != "onnxruntime")
-            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code)
-            pipeline = _pipeline_around(network, manifest.spec, flip=flip, scales=scales)
-            return cls(network, manifest.spec, flip=flip, scales=scales, pipeline=pipeline)
+            manifest = read_manifest(path, check_engine=backend in (None, "tensorrt"))
+            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code, threads=threads)
+            return cls.around(network, manifest.spec, flip=flip, scales=scales)
         if path.suffix != ".onnx":
             problem = "is no bundle folder or .onnx file" if exists else "does not exist"
             raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
         if backend == "tensorrt":
             raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
-        from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
-        file = OnnxRuntimeBackend(path)
+        file = _open_on_cpu(path, None, backend, threads)
         return cls(file, file.spec, flip=flip, scales=scales)
+
+    @classmethod
+    def around(
+        cls, backend: Backend, spec: ModelSpec, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    ) -> Detector:
+        """Return a detector around a backend, with a pipeline around one of a GPU.
+
+        Where the kernels cannot do what the spec asks for, all but the network is done on the CPU, with a warning.
+
+        Args:
+            backend: As for the class; the detector closes it.
+            spec: As for the class.
+            flip: As for the class.
+            scales: As for the class.
+
+        Raises:
+            SizeError: The scales are no distinct positive numbers.
+        """
+        pipeline = _pipeline_around(backend, spec, flip=flip, scales=scales)
+        return cls(backend, spec, flip=flip, scales=scales, pipeline=pipeline)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -143,8 +171,8 @@ class Detector:
 
     def batch(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
-        if self._pipeline is not None:
-            return self._pipeline(frames)
+        if self.pipeline is not None:
+            return self.pipeline(frames)
         pictures = [check_frame(frame) for frame in frames]
         views = [place(picture.shape[:2], self.spec, self.scales, flip=self.flip) for picture in pictures]
         by_size: dict[Size, list[tuple[int, int]]] = {}
@@ -157,12 +185,14 @@ class Detector:
                 batch = looks[start : start + self.backend.max_batch]
                 places = [views[frame][number] for frame, number in batch]
                 maps = self._run([pictures[frame] for frame, _ in batch], places)
-                for index, look in enumerate(batch):
-                    found[look] = self._candidates(maps[index], places[index])
-        return [
-            self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
-            for frame, own in enumerate(views)
-        ]
+                with self.stages("decode"):
+                    for index, look in enumerate(batch):
+                        found[look] = self._candidates(maps[index], places[index])
+        with self.stages("soft_nms"):
+            return [
+                self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
+                for frame, own in enumerate(views)
+            ]
 
     def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
         """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
@@ -180,9 +210,11 @@ class Detector:
         if self._input.size < math.prod(shape):
             self._input = np.empty(math.prod(shape), np.float32)
         images = self._input[: math.prod(shape)].reshape(shape)
-        for frame, view, image in zip(frames, views, images, strict=True):
-            self._preprocess(frame, view, image)
-        return self.backend(images)
+        with self.stages("preprocess"):
+            for frame, view, image in zip(frames, views, images, strict=True):
+                self._preprocess(frame, view, image)
+        with self.stages("network"):
+            return self.backend(images)
 
     def _candidates(self, maps: CornerMaps, view: Placement) -> Candidates:
         """Decode the maps of one view, and bring the boxes into the frame."""
@@ -202,10 +234,44 @@ class Detector:
             boxes = found.boxes[kept]
         return Detections(boxes, scores, found.labels[kept], self.class_names)
 
+    def clone(self) -> Detector:
+        """Return another detector of the same model for another thread; either can be closed before the other.
+
+        What is never written to is shared: the session of ONNX Runtime, the engine, the weights, compiled kernels. The
+        rest is its own: stream, buffers, captured graphs.
+
+        Raises:
+            BackendError: There is no memory for another, or the pipeline was made by the caller around another network
+                than the backend's.
+        """
+        if self.pipeline is not None and not isinstance(self.backend, DeviceBackend):
+            raise BackendError(
+                f"the pipeline's network is not that of the backend {self.backend.name}; clone the network, and make "
+                "another pipeline and detector around it"
+            )
+        backend = self.backend.clone()
+        try:
+            pipeline = None
+            if self.pipeline is not None and isinstance(backend, DeviceBackend):
+                from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
+
+                pipeline = GpuPipeline(
+                    backend.device,
+                    backend.network,
+                    self.spec,
+                    flip=self.flip,
+                    scales=self.scales,
+                    kernels=self.pipeline.kernels,
+                )
+            return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
+        except BaseException:
+            backend.close()
+            raise
+
     def close(self) -> None:
         """Let go of the backend, and of the pipeline."""
-        if self._pipeline is not None:
-            self._pipeline.close()
+        if self.pipeline is not None:
+            self.pipeline.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -220,14 +286,14 @@ class Detector:
         self.close()
 
 
-def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool) -> Backend:
+def _open_bundle(
+    folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool, threads: int | None
+) -> Backend:
     """Return the engine of a bundle if it can run here, else its ONNX file, unless one of them is asked for."""
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
     record = manifest.engine
     if record is None and backend == "tensorrt":
         raise BackendError(f"{folder} has no engine; build it: cornernet-export {folder} --engine")
-    if record is not None and backend != "onnxruntime":
+    if record is not None and backend in (None, "tensorrt"):
         from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
 
         try:
@@ -236,21 +302,32 @@ def _open_bundle(folder: Path, manifest: Manifest, backend: str | None, *, allow
             if backend == "tensorrt":
                 raise
             warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
-    return OnnxRuntimeBackend(folder / ONNX_NAME, manifest.spec)
+    return _open_on_cpu(folder / ONNX_NAME, manifest.spec, backend, threads)
+
+
+def _open_on_cpu(
+    path: Path, spec: ModelSpec | None, backend: str | None, threads: int | None
+) -> OnnxRuntimeBackend | OpenVinoBackend:
+    """Return an ONNX file in OpenVINO if that is asked for, else in ONNX Runtime."""
+    if backend in ("openvino", "openvino-bf16"):
+        from cornernet_runtime.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only when used
+
+        return OpenVinoBackend(path, spec, threads, "bf16" if backend == "openvino-bf16" else "fp32")
+    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
+
+    return OnnxRuntimeBackend(path, spec, threads)
 
 
 def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:
-    """Return the pipeline around an engine; None around anything else, and where the kernels cannot do it."""
-    from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
-
-    if not isinstance(backend, TensorRTBackend):
+    """Return the pipeline around a network on a GPU; None around others, and where the kernels cannot do it."""
+    if not isinstance(backend, DeviceBackend):
         return None
-    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415
+    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
 
     try:
         return GpuPipeline(backend.device, backend.network, spec, flip=flip, scales=scales)
     except BackendError as error:
         warnings.warn(
-            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=3
+            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=4
         )
         return None

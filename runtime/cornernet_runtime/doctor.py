@@ -19,7 +19,16 @@ from importlib import metadata
 from typing import Literal
 
 from cornernet_runtime.errors import PluginError
-from cornernet_runtime.machine import Gpu, ProbeError, core_count, cpu_name, find_gpus, one_line, output_of
+from cornernet_runtime.machine import (
+    Gpu,
+    ProbeError,
+    core_count,
+    cpu_name,
+    find_gpus,
+    has_bfloat16,
+    one_line,
+    output_of,
+)
 from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_info
 from cornernet_runtime.version import __version__
 
@@ -82,6 +91,7 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "numpy": ("NumPy", "run", "everything", "pip install --force-reinstall numpy"),
     "opencv": ("OpenCV", "run", "pictures", "pip install --force-reinstall opencv-python-headless"),
     "onnxruntime": ("ONNX Runtime", "run", "models on the CPU", "pip install onnxruntime"),
+    "openvino": ("OpenVINO", "run", "models on the CPU, also in bfloat16", "pip install openvino"),
     "torch": ("PyTorch", "export", "export, training, the reference model", _EXPORT),
     "onnx": ("onnx", "export", "export", _EXPORT),
     "onnxscript": ("onnxscript", "export", "export", _EXPORT),
@@ -95,7 +105,6 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "nvcc": ("nvcc", "gpu", "building the plugin; NVIDIA's repository has it", "apt-get install cuda-toolkit-13"),
     "gxx": ("g++", "gpu", "building the plugin, testing kernels", "apt-get install g++"),
     "cmake": ("CMake", "gpu", "building the plugin", "apt-get install cmake"),
-    "openvino": ("OpenVINO", "other", "models on Intel CPUs", "pip install openvino"),
     "av": ("PyAV", "other", "video with exact timestamps", "pip install av"),
     "ffmpeg": ("ffmpeg", "other", "converting videos", "apt-get install ffmpeg"),
 }
@@ -133,18 +142,23 @@ def diagnose() -> Report:
         *_system_facts(),
         *base,
         onnxruntime,
-        *(_package_fact(key) for key in ("torch", "onnx", "onnxscript", "safetensors", "pycocotools")),
+        *(_package_fact(key) for key in ("openvino", "torch", "onnx", "onnxscript", "safetensors", "pycocotools")),
         gpu,
         *(_package_fact(key) for key in ("cuda_python", "nvrtc")),
         _tensorrt_fact(),
         _plugin_fact(),
         *(_tool_fact(key) for key in ("nvcc", "gxx", "cmake")),
-        *(_package_fact(key) for key in ("openvino", "av")),
+        _package_fact("av"),
         _tool_fact("ffmpeg"),
     )
     sound = all(fact.state == "ok" for fact in base)
     ok = {fact.key for fact in facts if fact.state == "ok"}
-    ready = {"tensorrt": ok >= {*_ENGINE_NEEDS}, "onnxruntime": bool(providers)}
+    ready = {
+        "tensorrt": ok >= {*_ENGINE_NEEDS},
+        "onnxruntime": bool(providers),
+        "openvino": "openvino" in ok,
+        "openvino-bf16": "openvino" in ok and has_bfloat16(),
+    }
     backends = tuple(name for name, here in ready.items() if here and sound)
     can, cannot = _abilities(ok | {*backends}, backends)
     usable = bool(backends) and all(fact.state != "problem" for fact in facts)

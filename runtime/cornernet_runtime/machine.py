@@ -39,6 +39,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def has_bfloat16() -> bool:
+    """Return whether the processor computes in bfloat16, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        flags = re.search(r"(?m)^flags\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"))
+        return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+    return False
+
+
 def core_count() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

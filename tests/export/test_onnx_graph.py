@@ -24,7 +24,7 @@ from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_runtime.backends.onnxruntime import METADATA_KEY
+from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import OUTPUT_NAMES

@@ -3,25 +3,11 @@
 //
 // Alone, for test_device.py, it prints what it is told. With fake_gpu.cpp, for the tests of
 // cornernet-bench and of the GPU pipeline, its device memory is the host's, full of NaN at first,
-// and launches, copies and calls of the host run there, at once or, when they were captured, with
-// their graph. What a capture forbids fails. Streams are all one.
-#include <stdint.h>
+// and launches, copies and calls of the host run there, in the order of fake_streams.h. What a
+// capture forbids fails, and so does what needs a context that is current in the thread.
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum {
-  INVALID_VALUE = 1,
-  OUT_OF_MEMORY = 2,
-  INVALID_DEVICE = 101,
-  NO_BINARY_FOR_GPU = 209,
-  CAPTURE_UNSUPPORTED = 900
-};
-
-static int number(const char* name, int usual) {
-  const char* value = getenv(name);
-  return value ? atoi(value) : usual;
-}
+#include "fake_streams.h"
 
 static int succeed(void) {
   return 0;
@@ -64,10 +50,38 @@ static int libraryLoad(void** library, const char* code) {
   return 0;
 }
 
-static int libraryKernel(void** kernel, void* library, const char* name) {
+struct Kernel {
+  const char* name;
+  int loaded;
+};
+
+static int libraryKernel(struct Kernel** kernel, void* library, const char* name) {
   (void)library;
-  *kernel = strdup(name);
+  *kernel = calloc(1, sizeof(struct Kernel));
+  (*kernel)->name = strdup(name);
   return 0;
+}
+
+static _Thread_local void* context;
+
+static int currentContext(void** current) {
+  *current = context;
+  return 0;
+}
+
+static int setContext(void* current) {
+  context = current;
+  return 0;
+}
+
+static int kernelFunction(struct Kernel** function, struct Kernel* kernel) {
+  *function = kernel;
+  return context ? 0 : INVALID_CONTEXT;
+}
+
+static int loadFunction(struct Kernel* function) {
+  function->loaded = 1;
+  return capturing ? CAPTURE_UNSUPPORTED : 0;
 }
 
 static int errorText(int error, const char** text) {
@@ -75,68 +89,23 @@ static int errorText(int error, const char** text) {
   return 0;
 }
 
-struct Launch {
-  const char* kernel;  // a kernel's handle is its name
-  unsigned grid[3], block[3], sharedBytes;
-  unsigned char parameters[4096];
-};
-
-// Of fake_gpu.cpp.
-__attribute__((weak)) size_t parameterBytesOf(const char* kernel);
-__attribute__((weak)) int runLaunch(const struct Launch* launch);
-
-struct Work {  // of a graph: a launch, a copy or a call of the host
-  struct Launch launch;
-  void (*call)(void*);
-  void *to, *data;
-  const void* from;
-  size_t bytes;
-};
-
-struct Graph {
-  int count;
-  struct Work work[256];
-};
-
-// What a test asks for, by name.
-struct Counts {
-  int allocated, released, graphs, works, captures;
-};
-struct Counts fakeCounts;
-
-static struct Graph* captured;  // null unless a stream is captured
-
-static int perform(const struct Work* work) {
-  if (work->call) {
-    work->call(work->data);
-    return 0;
-  }
-  if (!work->to) return runLaunch(&work->launch);
-  memcpy(work->to, work->from, work->bytes);
-  return 0;
-}
-
-static int enqueue(const struct Work* work) {
-  if (!captured) {
-    ++fakeCounts.works;
-    return perform(work);
-  }
-  if (captured->count == 256) return INVALID_VALUE;
-  captured->work[captured->count++] = *work;
-  return 0;
-}
-
-static int launchKernel(const char* kernel, unsigned gridX, unsigned gridY, unsigned gridZ,
+static int launchKernel(struct Kernel* kernel, unsigned gridX, unsigned gridY, unsigned gridZ,
                         unsigned blockX, unsigned blockY, unsigned blockZ, unsigned sharedBytes,
                         void* stream, unsigned char** parameters, void** extra) {
+  if (!context) return INVALID_CONTEXT;
+  if (capturing && !kernel->loaded) return CAPTURE_UNSUPPORTED;  // that is left to a first launch
+  kernel->loaded = 1;
   if (gridX * gridY * gridZ == 0 || blockX > 1024 || extra) return INVALID_VALUE;
   if (runLaunch) {
     struct Work work = {
-        .launch = {kernel, {gridX, gridY, gridZ}, {blockX, blockY, blockZ}, sharedBytes, {0}}};
-    memcpy(work.launch.parameters, parameters[0], parameterBytesOf(kernel));
-    return enqueue(&work);
+        .kind = LAUNCH,
+        .launch = {
+            kernel->name, {gridX, gridY, gridZ}, {blockX, blockY, blockZ}, sharedBytes, {0}}};
+    memcpy(work.launch.parameters, parameters[0], parameterBytesOf(kernel->name));
+    enter();
+    return leave(enqueue(stream, &work));
   }
-  printf("launch %s %u %u %u %u %u %u %u %llu ", kernel, gridX, gridY, gridZ, blockX, blockY,
+  printf("launch %s %u %u %u %u %u %u %u %llu ", kernel->name, gridX, gridY, gridZ, blockX, blockY,
          blockZ, sharedBytes, (unsigned long long)(uintptr_t)stream);
   for (int i = 0; i < number("FAKE_PARAMETER_BYTES", 0); ++i)
     printf("%02x", parameters[0][i]);
@@ -145,55 +114,12 @@ static int launchKernel(const char* kernel, unsigned gridX, unsigned gridY, unsi
   return 0;
 }
 
-static int beginCapture(void) {
-  captured = calloc(1, sizeof(struct Graph));
-  return captured ? 0 : OUT_OF_MEMORY;
-}
-
-static int endCapture(void* stream, struct Graph** graph) {
-  (void)stream;
-  *graph = captured;
-  captured = NULL;
-  ++fakeCounts.captures;
-  return number("FAKE_REFUSES_CAPTURE", 0) ? CAPTURE_UNSUPPORTED : 0;
-}
-
-static int isCapturing(void* stream, int* status) {
-  (void)stream;
-  *status = captured != NULL;
-  return 0;
-}
-
-static int captureInfo(void* stream, int* status, uint64_t* id, struct Graph** graph) {
-  if (id) *id = 1;
-  if (graph) *graph = captured;
-  return isCapturing(stream, status);
-}
-
-static int instantiate(struct Graph** executable, struct Graph* graph) {
-  *executable = graph;  // neither is ever let go of
-  return 0;
-}
-
-static int launchGraph(const struct Graph* graph) {
-  ++fakeCounts.graphs;
-  for (int i = 0; i < graph->count; ++i) {
-    const int error = perform(&graph->work[i]);
-    if (error) return error;
-  }
-  return 0;
-}
-
 // Also called by its name: NVIDIA's bindings free what they keep of a call after its first run, and
 // a graph runs it again.
 int cuLaunchHostFunc(void* stream, void (*call)(void*), void* data) {
-  (void)stream;
-  const struct Work work = {.call = call, .data = data};
-  return enqueue(&work);
-}
-
-static int synchronize(void) {
-  return captured ? CAPTURE_UNSUPPORTED : 0;
+  const struct Work work = {.kind = CALL, .call = call, .data = data};
+  enter();
+  return leave(enqueue(stream, &work));
 }
 
 static int deviceName(char* name, int bytes) {
@@ -201,21 +127,32 @@ static int deviceName(char* name, int bytes) {
 }
 
 static int allocate(void** address, size_t bytes) {
-  if (captured) return CAPTURE_UNSUPPORTED;
+  if (capturing) return CAPTURE_UNSUPPORTED;
+  if (!context) return INVALID_CONTEXT;
   if (bytes > (size_t)number("FAKE_MEMORY_MIB", 1 << 20) << 20) return OUT_OF_MEMORY;
   const size_t whole = (bytes + 255) / 256 * 256;
   *address = aligned_alloc(256, whole);
   if (!*address) return OUT_OF_MEMORY;
   memset(*address, 0xff, whole);  // NaN
+  enter();
   ++fakeCounts.allocated;
-  return 0;
+  return leave(0);
+}
+
+static int releaseAsync(void* address, void* stream) {
+  if (capturing) return CAPTURE_UNSUPPORTED;
+  const struct Work work = {.kind = RELEASE, .to = address};
+  enter();
+  ++fakeCounts.released;
+  return leave(enqueue(stream, &work));
 }
 
 static int release(void* address) {
-  if (captured) return CAPTURE_UNSUPPORTED;
+  if (capturing) return CAPTURE_UNSUPPORTED;
+  const struct Work work = {.kind = RELEASE, .to = address};
+  enter();
   ++fakeCounts.released;
-  free(address);
-  return 0;
+  return leave(perform(&work));
 }
 
 static int copy(void* to, const void* from, size_t bytes) {
@@ -223,9 +160,10 @@ static int copy(void* to, const void* from, size_t bytes) {
   return 0;
 }
 
-static int copyAsync(void* to, const void* from, size_t bytes) {
-  const struct Work work = {.to = to, .from = from, .bytes = bytes};
-  return enqueue(&work);
+static int copyAsync(void* to, const void* from, size_t bytes, void* stream) {
+  const struct Work work = {.kind = COPY, .to = to, .from = from, .bytes = bytes};
+  enter();
+  return leave(enqueue(stream, &work));
 }
 
 static int memoryInfo(size_t* free, size_t* total) {
@@ -242,11 +180,6 @@ static int pointerAttribute(int* value, int attribute) {
   return 0;
 }
 
-static int elapsed(float* milliseconds) {
-  *milliseconds = 0.0125F;
-  return 0;
-}
-
 static const struct {
   const char* name;
   void* function;
@@ -256,16 +189,23 @@ static const struct {
     {"cuDeviceGet", deviceOf},
     {"cuDeviceGetAttribute", deviceAttribute},
     {"cuDevicePrimaryCtxRetain", anyHandle},
-    {"cuCtxGetCurrent", anyHandle},
+    {"cuCtxGetCurrent", currentContext},
+    {"cuCtxSetCurrent", setContext},
     {"cuLibraryLoadData", libraryLoad},
     {"cuLibraryGetKernel", libraryKernel},
+    {"cuKernelGetFunction", kernelFunction},
+    {"cuFuncLoad", loadFunction},
     {"cuGetErrorName", errorText},
     {"cuGetErrorString", errorText},
     {"cuLaunchKernel", launchKernel},
     {"cuDeviceGetName", deviceName},
-    {"cuStreamCreate", anyHandle},
-    {"cuEventCreate", anyHandle},
-    {"cuEventElapsedTime", elapsed},
+    {"cuStreamCreate", streamCreate},
+    {"cuEventCreate", eventCreate},
+    {"cuEventDestroy", eventDestroy},
+    {"cuEventRecord", eventRecord},
+    {"cuEventQuery", eventQuery},
+    {"cuEventSynchronize", eventSynchronize},
+    {"cuEventElapsedTime", eventElapsed},
     {"cuMemAlloc", allocate},
     {"cuMemFree", release},
     {"cuMemcpyHtoD", copy},
@@ -274,18 +214,20 @@ static const struct {
     {"cuStreamEndCapture", endCapture},
     {"cuStreamIsCapturing", isCapturing},
     {"cuStreamGetCaptureInfo", captureInfo},
-    {"cuStreamSynchronize", synchronize},
-    {"cuStreamCreateWithPriority", anyHandle},
+    {"cuStreamSynchronize", streamSynchronize},
+    {"cuStreamCreateWithPriority", streamCreate},
+    {"cuStreamWaitEvent", streamWaitEvent},
     {"cuGraphInstantiate", instantiate},
     {"cuGraphInstantiateWithFlags", instantiate},
     {"cuGraphInstantiateWithParams", instantiate},
     {"cuGraphLaunch", launchGraph},
+    {"cuGraphExecDestroy", closeExecutable},
     {"cuLaunchHostFunc", cuLaunchHostFunc},
     {"cuMemAllocHost", allocate},
     {"cuMemFreeHost", release},
     {"cuMemAllocAsync", allocate},
     {"cuMemAllocFromPoolAsync", allocate},
-    {"cuMemFreeAsync", release},
+    {"cuMemFreeAsync", releaseAsync},
     {"cuMemcpyAsync", copyAsync},
     {"cuMemGetInfo", memoryInfo},
     {"cuPointerGetAttribute", pointerAttribute},

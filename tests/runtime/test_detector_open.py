@@ -75,7 +75,9 @@ def test_a_folder_closed_to_looking_is_a_bundle_error(open_folder, unprivileged)
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are(bundle_path):
-    with pytest.raises(BackendError, match=r"^no backend is called 'warp'; there are tensorrt, onnxruntime$"):
+    with pytest.raises(
+        BackendError, match=r"^no backend is called 'warp'; there are tensorrt, onnxruntime, openvino, openvino-bf16$"
+    ):
         Detector.open(bundle_path, backend="warp")
 
 

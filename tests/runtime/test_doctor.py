@@ -217,18 +217,27 @@ def test_nothing_can_run_without_onnxruntime(hide, capsys):
     assert "ONNX Runtime: not installed: no model can run (type: pip install onnxruntime)" in output.err
 
 
-@pytest.mark.parametrize("missing", [None, "gpu", "tensorrt", "cuda_python"])
-def test_backends_are_those_of_the_detector_that_can_run_here(monkeypatch, missing):
+@pytest.mark.parametrize("missing", [None, "gpu", "tensorrt", "cuda_python", "openvino"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_backends_are_those_of_the_detector_that_can_run_here(monkeypatch, missing, bfloat16):
     def fact(key):
         return doctor._fact(key, "missing" if key == missing else "ok")
 
     package = doctor._package_fact
     monkeypatch.setattr(doctor, "_gpu_fact", lambda: ((), fact("gpu")))
     monkeypatch.setattr(doctor, "_tensorrt_fact", lambda: fact("tensorrt"))
-    monkeypatch.setattr(doctor, "_package_fact", lambda key: fact(key) if key == "cuda_python" else package(key))
+    monkeypatch.setattr(
+        doctor, "_package_fact", lambda key: fact(key) if key in {"cuda_python", "openvino"} else package(key)
+    )
+    monkeypatch.setattr(doctor, "has_bfloat16", lambda: bfloat16)
     report = diagnose()
-    assert report.backends == (BACKENDS if missing is None else ("onnxruntime",))
-    assert ("TensorRT engine" in report.can) == (missing is None)
+    here = {"onnxruntime"}
+    if missing != "openvino":
+        here |= {"openvino", "openvino-bf16"} if bfloat16 else {"openvino"}
+    if missing in {None, "openvino"}:
+        here.add("tensorrt")
+    assert report.backends == tuple(name for name in BACKENDS if name in here)
+    assert ("TensorRT engine" in report.can) == ("tensorrt" in here)
 
 
 def test_onnxruntime_that_does_not_load_is_a_problem_with_the_reason(tmp_path):

@@ -1,5 +1,6 @@
 """The GPU pipeline through NVIDIA's real bindings, on a driver whose launches and graphs run on the CPU."""
 
+import functools
 import json
 import os
 import subprocess
@@ -7,16 +8,30 @@ import sys
 
 import pipeline_cases
 import pytest
+import ring_cases
+import scene_cases
+import stage_cases
 from host_cuda import ROOT
+from pipeline_run import cases_of
 
 from cornernet_runtime.pipeline.plan import Batch, Plan
 
 WIDE, SMALL = (63, 95), (31, 47)
 
 
+# Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
+LATE, CHANCE = -1, 20
+ORDERS = ((pipeline_cases, LATE), (scene_cases, LATE), (stage_cases, LATE), (ring_cases, LATE), (ring_cases, CHANCE))
+CASES = [
+    pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")
+    for module, order in ORDERS
+    for name in cases_of(module)
+]
+
+
 @pytest.fixture(scope="module")
 def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
-    """What went wrong in each case, or None."""
+    """A function that returns what went wrong in each case of a module, or None."""
     folders = [ROOT / name for name in ("runtime", "export", "benchmarks", "training", "tests")]
     environment = {
         **os.environ,
@@ -24,17 +39,24 @@ def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
         "CORNERNET_CACHE": str(kernel_cache),
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
     }
-    report = tmp_path_factory.mktemp("pipeline") / "report.json"
-    command = [sys.executable, "-m", "pipeline_cases", str(report)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
-    sys.stderr.write(done.stderr)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(report.read_text())
+
+    @functools.cache
+    def run(module, order):
+        report = tmp_path_factory.mktemp("pipeline") / "report.json"
+        command = [sys.executable, "-m", "pipeline_run", str(report), module]
+        settings = {**environment, "FAKE_ORDER": str(order)}
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+        sys.stderr.write(done.stderr)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(report.read_text())
+
+    return run
 
 
-@pytest.mark.parametrize("case", pipeline_cases.CASES)
-def test_on_a_gpu(case, outcomes):
-    assert outcomes[case] is None, outcomes[case]
+@pytest.mark.parametrize(("module", "order", "case"), CASES)
+def test_on_a_gpu(module, order, case, outcomes):
+    found = outcomes(module, order)[case]
+    assert found is None, found
 
 
 def test_a_plan_of_one_size_is_seen_in_the_order_of_frames_and_views():

@@ -22,6 +22,8 @@ MIB = 2**20
 class CudaDevice:
     """A GPU, made current in this thread, and one stream of its own on it.
 
+    Another thread makes it current by ``make_current`` before it uses it, for CUDA keeps that by thread.
+
     Args:
         number: Of the GPU.
 
@@ -45,7 +47,8 @@ class CudaDevice:
             self._device.set_current()
             capability = self._device.compute_capability
             self.name = str(self._device.name)
-            self.stream: Any = self._device.create_stream()
+            self.stream: Any = self.new_stream()
+            self._context = self._current()
         except Exception as error:  # no driver, one too old, no such GPU: cuda.core has no common base
             raise BackendError(_why_unusable(number, error)) from error
         self.capability = (int(capability.major), int(capability.minor))
@@ -65,6 +68,33 @@ class CudaDevice:
         """Address of the stream (``CUstream``)."""
         return int(self.stream.handle)
 
+    def make_current(self) -> None:
+        """Make the GPU current in this thread, if it is not: another thread comes, or another library chose a GPU."""
+        if self._current() != self._context:
+            self._device.set_current()
+
+    def new_stream(self) -> Any:  # noqa: ANN401 - cuda.core is an extra
+        """Return a ``cuda.core.Stream`` that waits for no other; the GPU must be current."""
+        return self._device.create_stream()
+
+    def new_event(self, *, timed: bool = False) -> Any:  # noqa: ANN401
+        """Return a ``cuda.core.Event``; differences of two ``timed`` ones are milliseconds. The GPU must be current."""
+        return self._device.create_event({"timing_enabled": timed})
+
+    def wait(self, work: Any) -> None:  # noqa: ANN401
+        """Wait for a stream or an event, from any thread.
+
+        Raises:
+            BackendError: What was waited for failed.
+        """
+        self.make_current()
+        try:
+            work.sync()
+        except Exception as error:  # cuda.core has no common base
+            raise BackendError(
+                f"{self.name} failed: {error}; start the program again, and see what cornernet-doctor says"
+            ) from error
+
     def free_memory(self) -> int:
         """Return how many bytes of the GPU's memory are free.
 
@@ -76,14 +106,14 @@ class CudaDevice:
             raise BackendError(f"the free memory of {self.name} cannot be read: {status.name}")
         return int(free)
 
-    def allocate(self, size: int, purpose: str) -> Any:  # noqa: ANN401 - cuda.core is an extra
-        """Return a ``cuda.core.Buffer`` of so many bytes on the GPU.
+    def allocate(self, size: int, purpose: str, stream: Any = None) -> Any:  # noqa: ANN401
+        """Return a ``cuda.core.Buffer`` of so many bytes on the GPU, there for work of a stream, by default its own.
 
         Raises:
             BackendError: There is not so much memory.
         """
         try:
-            return self._device.allocate(size, stream=self.stream)
+            return self._device.allocate(size, stream=stream or self.stream)
         except Exception as error:
             raise BackendError(self._why_no_memory(size, purpose, error)) from error
 
@@ -110,6 +140,11 @@ class CudaDevice:
     def part(self, buffer: Any, size: int, start: int = 0) -> Any:  # noqa: ANN401
         """Return ``size`` bytes of a buffer as a buffer; it owns nothing, so ``buffer`` must outlive it."""
         return self.core.Buffer.from_handle(int(buffer.handle) + start, size)
+
+    def _current(self) -> int:
+        """Return the address of the context that is current in this thread, 0 if there is none."""
+        status, context = self.driver.cuCtxGetCurrent()
+        return 0 if int(status) else int(context)
 
     def _why_no_memory(self, size: int, purpose: str, error: Exception) -> str:
         if "OUT_OF_MEMORY" not in str(error):

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+from cornernet_runtime.backends.device_network import PREPARATION
+from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -37,20 +38,32 @@ class ShapeGraphs(Generic[Key]):
         prepare: Given a shape, returns the function that enqueues its work on the stream. It is called again when the
             shape comes back after it was let go of, so nothing that it allocates may be lasting.
         limit: How many shapes are kept.
+        what: What the work is, for the warning.
     """
 
-    def __init__(self, stream: Any, prepare: Callable[[Key], Callable[[], None]], limit: int = LIMIT) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        stream: Any,  # noqa: ANN401 - cuda.core is an extra
+        prepare: Callable[[Key], Callable[[], None]],
+        limit: int = LIMIT,
+        what: str = "the network",
+    ) -> None:
         self._stream = stream
         self._prepare = prepare
-        self._limit = limit
+        self._limit, self._what = limit, what
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._capturing = True
 
     def run(self, key: Key) -> None:
-        """Enqueue the work of a shape; the caller waits for the stream."""
+        """Enqueue the work of a shape; the caller waits for the stream.
+
+        Raises:
+            BackendError: The first run of a shape, which is waited for, failed.
+        """
         entry = self._entries.get(key)
         if entry is None:
-            self._run_first(key)
+            with PREPARATION:
+                self._run_first(key)
             return
         self._entries.move_to_end(key)
         if entry.graph is None:
@@ -65,11 +78,11 @@ class ShapeGraphs(Generic[Key]):
 
     def _run_first(self, key: Key) -> None:
         while len(self._entries) >= self._limit:
-            self._stream.sync()
+            self._wait()
             self._forget_oldest()
         entry = _Entry(self._prepare(key))
         entry.enqueue()
-        self._stream.sync()
+        self._wait()
         self._entries[key] = entry
         if self._capturing:
             entry.graph = self._capture(entry.enqueue)
@@ -87,7 +100,7 @@ class ShapeGraphs(Generic[Key]):
                     builder.end_building()
             reason = str(error) if isinstance(error, CornerNetError) else f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"the network cannot be captured as a CUDA graph and is launched layer by layer, slower: {reason}",
+                f"{self._what} cannot be captured as a CUDA graph and is launched piece by piece, slower: {reason}",
                 CornerNetWarning,
                 stacklevel=2,
             )
@@ -95,6 +108,14 @@ class ShapeGraphs(Generic[Key]):
         finally:
             with contextlib.suppress(Exception):
                 builder.close()
+
+    def _wait(self) -> None:
+        try:
+            self._stream.sync()
+        except Exception as error:  # cuda.core has no common base
+            raise BackendError(
+                f"{self._what} failed: {error}; start the program again, and see what cornernet-doctor says"
+            ) from error
 
     def _forget_oldest(self) -> None:
         _, entry = self._entries.popitem(last=False)

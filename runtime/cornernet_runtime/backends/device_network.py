@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import threading
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.engine_record import Shape
     from cornernet_runtime.kernels.decode import DeviceMaps
+
+# Held while a network is prepared for a shape and while its work is captured: to prepare is to wait for the whole GPU,
+# which would end a capture that another thread has under way there.
+PREPARATION = threading.RLock()
 
 
 class BoundDeviceNetwork(Protocol):
@@ -54,6 +60,15 @@ class DeviceNetwork(Protocol):
         Raises:
             SizeError: It does not take the shape.
             BackendError: It cannot be prepared.
+        """
+
+    def clone(self, device: CudaDevice) -> Self:
+        """Return the same network with memory of its own on another stream of the same GPU, for another thread.
+
+        What is never written to is shared; either can be closed before the other.
+
+        Raises:
+            BackendError: There is too little memory.
         """
 
     def close(self) -> None:

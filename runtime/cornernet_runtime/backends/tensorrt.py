@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
@@ -68,9 +69,7 @@ class TensorRTBackend:
             rebuild=rebuild_command(path.parent, record),
         )
         self.max_batch = self.network.max_batch
-        self._host_input = self._pinned(self.network.input)
-        self._host_outputs = {name: self._pinned(buffer) for name, buffer in self.network.outputs.items()}
-        self._graphs: ShapeGraphs[Shape] = ShapeGraphs(self.device.stream, self._prepare)
+        self._allocate()
 
     def __call__(self, images: NDArray[np.float32]) -> CornerMaps:
         """Run the network on float32 [N, 3, H, W]; the maps are views of pinned memory, valid until the next call.
@@ -79,12 +78,13 @@ class TensorRTBackend:
             SizeError: No profile of the engine takes this shape.
             BackendError: TensorRT refuses.
         """
+        self.device.make_current()
         count, depth, height, width = images.shape
         self.spec.check_input_size((height, width))
         batch = self.network.smallest_batch((count, depth, height, width))
         host_floats(self._host_input, images.size)[:] = images.reshape(-1)
         self._graphs.run((batch, depth, height, width))
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         rows, columns = (height + 1) // self.spec.stride, (width + 1) // self.spec.stride
         maps = []
         for name, channels in output_channels(self.spec).items():
@@ -92,13 +92,30 @@ class TensorRTBackend:
             maps.append(host_floats(self._host_outputs[name], math.prod(shape)).reshape(shape))
         return CornerMaps(*maps)
 
+    def clone(self) -> Self:
+        """Return a backend of the same engine, on a stream and in memory of its own, for another thread.
+
+        Raises:
+            BackendError: There is too little memory.
+        """
+        other = copy.copy(self)
+        other.device = CudaDevice(self.device.number)
+        other.network = self.network.clone(other.device)
+        other._allocate()  # noqa: SLF001 - of this class
+        return other
+
     def close(self) -> None:
         """Let go of graphs, engine and memory."""
-        self.device.stream.sync()
+        self.device.wait(self.device.stream)
         self._graphs.close()
         self.network.close()
         for buffer in (self._host_input, *self._host_outputs.values()):
             buffer.close()
+
+    def _allocate(self) -> None:
+        self._host_input = self._pinned(self.network.input)
+        self._host_outputs = {name: self._pinned(buffer) for name, buffer in self.network.outputs.items()}
+        self._graphs: ShapeGraphs[Shape] = ShapeGraphs(self.device.stream, self._prepare)
 
     def _pinned(self, buffer: Any) -> Any:  # noqa: ANN401 - cuda.core is an extra
         return self.device.allocate_pinned(int(buffer.size), "the host's side of the network's input and outputs")

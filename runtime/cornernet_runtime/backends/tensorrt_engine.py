@@ -6,10 +6,12 @@ as the backend for NumPy arrays.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import load_plugin, same_plugin, search_plugin
 from cornernet_runtime.engine_record import EngineMachine, EngineProfile, Shape, why_not_here
@@ -105,14 +107,7 @@ class TensorRTNetwork:
         self.profiles = tuple(
             _profile(self._engine, number) for number in range(self._engine.num_optimization_profiles)
         )
-        largest = [profile.maximum for profile in self.profiles]
-        self.input: Any = device.allocate(max(map(_bytes, largest)), "the network's input")
-        self.outputs: dict[str, Any] = {
-            name: device.allocate(max(_bytes(self._output_shape(name, shape)) for shape in largest), name)
-            for name in OUTPUT_NAMES
-        }
-        self._activation_bytes = int(self._engine.device_memory_size_v2)
-        self._activations = device.allocate(max(1, self._activation_bytes), "the network's activations")
+        self._allocate()
 
     @property
     def max_batch(self) -> int:
@@ -146,7 +141,8 @@ class TensorRTNetwork:
         number = self._profile_for(shape)
         what = f"TensorRT cannot prepare {'x'.join(map(str, shape))}"
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._remarks.made(self._engine.create_execution_context(strategy), what)
+        with PREPARATION:  # clones share the engine
+            context = self._remarks.made(self._engine.create_execution_context(strategy), what)
         context.nvtx_verbosity = self._trt.ProfilingVerbosity.NONE  # the plan has all details, for the layer report
         outputs = {name: self._output_shape(name, shape) for name in OUTPUT_NAMES}
         addresses = {name: int(buffer.handle) for name, buffer in self.outputs.items()}
@@ -178,11 +174,32 @@ class TensorRTNetwork:
         )
         return BoundNetwork(shape, outputs, start, maps, context)
 
+    def clone(self, device: CudaDevice) -> Self:
+        """Return the same engine with memory and execution contexts of its own, for a stream of the same GPU.
+
+        Raises:
+            BackendError: There is too little memory.
+        """
+        other = copy.copy(self)
+        other._device = device  # noqa: SLF001 - of this class
+        other._allocate()  # noqa: SLF001
+        return other
+
     def close(self) -> None:
-        """Let go of the engine and of its memory; bound networks cannot be used afterwards."""
+        """Let go of the engine, which clones keep, and of its memory; bound networks cannot be used afterwards."""
         for buffer in (self.input, *self.outputs.values(), self._activations):
             buffer.close(self._device.stream)
         del self._engine, self._runtime
+
+    def _allocate(self) -> None:
+        largest = [profile.maximum for profile in self.profiles]
+        self.input: Any = self._device.allocate(max(map(_bytes, largest)), "the network's input")
+        self.outputs: dict[str, Any] = {
+            name: self._device.allocate(max(_bytes(self._output_shape(name, shape)) for shape in largest), name)
+            for name in OUTPUT_NAMES
+        }
+        self._activation_bytes = int(self._engine.device_memory_size_v2)
+        self._activations = self._device.allocate(max(1, self._activation_bytes), "the network's activations")
 
     def _profile_for(self, shape: Shape) -> int:
         """Return the number of the profile that is tuned closest to a shape."""

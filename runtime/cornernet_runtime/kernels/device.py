@@ -12,7 +12,7 @@ from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels.program import load_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
@@ -40,6 +40,9 @@ class LoadedKernels:
     def prepare(self, sources: Iterable[str]) -> None:
         """Compile or find sources, by their stems, and load them, so that no launch has to.
 
+        The driver puts off the loading of a kernel until its first launch unless it is told, and a captured launch may
+        not load anything.
+
         Raises:
             KernelError: As ``load_program``, or the driver refuses the code.
         """
@@ -49,14 +52,25 @@ class LoadedKernels:
             program = load_program(source, self._device.capability, self._folder)
             object_code = self._device.core.ObjectCode
             load = object_code.from_ptx if program.is_ptx else object_code.from_cubin
+            functions = {}
             try:
                 code = load(program.code, name=source)
                 for kernel, symbol in program.symbols.items():
-                    handle = code.get_kernel(symbol).handle
-                    self._functions[source, kernel] = self._driver.CUfunction(int(handle))
+                    handle = self._driver.CUkernel(int(code.get_kernel(symbol).handle))
+                    function = self._asked(self._driver.cuKernelGetFunction, handle)
+                    self._asked(self._driver.cuFuncLoad, function)
+                    functions[source, kernel] = function
             except Exception as error:  # cuda.core has no common base
                 raise KernelError(f"the driver refuses {source} for {program.target}: {error}") from error
             self._codes[source] = code  # the functions live as long as it does
+            self._functions |= functions
+
+    def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - a binding of the driver
+        """Return what a function of the driver gives, after its status."""
+        status, *found = function(*arguments)
+        if status:
+            raise KernelError(f"{function.__name__}: {status.name}")
+        return found[0] if found else None
 
     def launch(self, launches: Iterable[Launch], stream: int) -> None:
         """Enqueue launches in order; nothing is waited for, and a stream may be one that is captured.

@@ -19,13 +19,15 @@ class DeviceBlock:
     Args:
         device: Whose.
         purpose: For errors.
+        stream: Takes and gives it back, so that it is there for work of this stream, and of others once they have
+            waited for it; by default the device's.
 
     Attributes:
         size: Bytes.
     """
 
-    def __init__(self, device: CudaDevice, purpose: str) -> None:
-        self._device, self._purpose = device, purpose
+    def __init__(self, device: CudaDevice, purpose: str, stream: Any = None) -> None:  # noqa: ANN401 - cuda.core's
+        self._device, self._purpose, self._stream = device, purpose, stream or device.stream
         self._buffer: Any = None
         self.size = 0
 
@@ -46,18 +48,19 @@ class DeviceBlock:
         self._buffer = self._allocate(size)
         self.size = size
 
-    def part(self, start: int, size: int) -> Any:  # noqa: ANN401 - cuda.core is an extra
-        """Return bytes of the block as a ``cuda.core.Buffer`` that owns nothing."""
-        return self._device.part(self._buffer, size, start)
+    def copy(self, source: DeviceBlock, start: int, size: int, stream: Any) -> None:  # noqa: ANN401 - cuda.core's
+        """Enqueue the copy of ``size`` bytes from ``start`` of another block to the same place here."""
+        target = self._device.part(self._buffer, size, start)
+        target.copy_from(self._device.part(source._buffer, size, start), stream=stream)
 
     def close(self) -> None:
         """Let go of the memory, which nothing may be using."""
         if self._buffer is not None:
-            self._buffer.close(self._device.stream)
+            self._buffer.close(self._stream)
         self._buffer, self.size = None, 0
 
     def _allocate(self, size: int) -> Any:  # noqa: ANN401
-        return self._device.allocate(size, self._purpose)
+        return self._device.allocate(size, self._purpose, self._stream)
 
 
 class PinnedBlock(DeviceBlock):
@@ -70,43 +73,3 @@ class PinnedBlock(DeviceBlock):
 
     def _allocate(self, size: int) -> Any:  # noqa: ANN401
         return self._device.allocate_pinned(size, self._purpose)
-
-
-class Mirror:
-    """A block of the device and one of the host of the same size, between which bytes are copied.
-
-    Args:
-        device: Whose.
-        purpose: For errors.
-
-    Attributes:
-        device: That of the device.
-        host: That of the host, pinned.
-    """
-
-    def __init__(self, device: CudaDevice, purpose: str) -> None:
-        self._stream = device.stream
-        self.device, self.host = DeviceBlock(device, purpose), PinnedBlock(device, f"the host's side of {purpose}")
-
-    @property
-    def size(self) -> int:
-        """Bytes that both have."""
-        return min(self.device.size, self.host.size)
-
-    def reserve(self, size: int) -> None:
-        """As for ``DeviceBlock``."""
-        self.device.reserve(size)
-        self.host.reserve(size)
-
-    def upload(self, start: int, size: int) -> None:
-        """Enqueue the copy of bytes of the host to the device."""
-        self.device.part(start, size).copy_from(self.host.part(start, size), stream=self._stream)
-
-    def download(self, start: int, size: int) -> None:
-        """Enqueue the copy of bytes of the device to the host."""
-        self.host.part(start, size).copy_from(self.device.part(start, size), stream=self._stream)
-
-    def close(self) -> None:
-        """Let go of both."""
-        self.device.close()
-        self.host.close()

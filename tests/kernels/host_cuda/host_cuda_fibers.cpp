@@ -1,5 +1,6 @@
 // Threads of a grid as fibers on one thread of the CPU, one of those that can go on chosen at
 // random.
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -21,15 +22,23 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 
+// Where to go on. swapcontext asks the system for the signal mask each time; without a sanitizer
+// that follows it, only a fiber's first step goes that way, and jumps do the rest.
+struct Place {
+  ucontext_t context{};
+  jmp_buf jump{};
+  bool jumps = false;
+};
+
 struct Fiber {
   Thread thread;
-  ucontext_t context{};
+  Place place;
   void* stack = nullptr;
   bool ended = false;
 };
 
 struct Scheduler {
-  ucontext_t context{};
+  Place place;
   const void* stackBottom = nullptr;  // of the thread that called run
   size_t stackSize = 0;
   const std::function<void()>* body = nullptr;
@@ -59,13 +68,24 @@ void* takeStack() {
   return stack;
 }
 
+void swap(Place& from, Place& to) {
+#ifdef __SANITIZE_ADDRESS__
+  swapcontext(&from.context, &to.context);
+#else
+  from.jumps = true;
+  if (_setjmp(from.jump) != 0) return;
+  if (to.jumps) _longjmp(to.jump, 1);
+  setcontext(&to.context);
+#endif
+}
+
 void switchToScheduler(Fiber& fiber) {
 #ifdef __SANITIZE_ADDRESS__
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(fiber.ended ? nullptr : &fake, scheduler.stackBottom,
                                  scheduler.stackSize);
 #endif
-  swapcontext(&fiber.context, &scheduler.context);
+  swap(fiber.place, scheduler.place);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, &scheduler.stackBottom, &scheduler.stackSize);
 #endif
@@ -78,7 +98,7 @@ void switchTo(Fiber& fiber) {
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
 #endif
-  swapcontext(&scheduler.context, &fiber.context);
+  swap(scheduler.place, fiber.place);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -113,10 +133,10 @@ std::unique_ptr<Resident> start(dim3 grid, dim3 size, uint64_t number, size_t sh
     Fiber& fiber = resident->fibers.emplace_back();
     fiber.thread = {{i % size.x, i / size.x % size.y, i / size.x / size.y}, &block, i};
     fiber.stack = takeStack();
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    makecontext(&fiber.context, begin, 0);
+    getcontext(&fiber.place.context);
+    fiber.place.context.uc_stack.ss_sp = fiber.stack;
+    fiber.place.context.uc_stack.ss_size = kStackBytes;
+    makecontext(&fiber.place.context, begin, 0);
     scheduler.ready.push_back(&fiber);
   }
   return resident;

@@ -1,0 +1,47 @@
+"""The network of the published pipeline: the weights of what it is compared with, or random ones of its shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_export.bundle_export import CHECKPOINT_NAME
+from cornernet_export.checkpoint import load_checkpoint
+from cornernet_export.model import PRESETS, CornerNet, preset
+from cornernet_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cornernet_runtime.spec import ModelSpec
+
+
+def published_weights(named: Path | None, model: Path, spec: ModelSpec) -> tuple[CornerNet, str]:
+    """Return a network of a model's classes and stride, and where its weights come from.
+
+    Args:
+        named: A checkpoint to take, if one was named.
+        model: What is measured: taken where it is a checkpoint, or a bundle that holds one.
+        spec: Of the model. Without a checkpoint its architecture, by name, gets random weights.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used or has other classes, or there is none and the architecture has
+            no name of ours.
+    """
+    own = model if model.suffix in CHECKPOINTS else model / CHECKPOINT_NAME
+    path = named or (own if own.is_file() else None)
+    if path is None:
+        if spec.name not in PRESETS:
+            raise CheckpointError(
+                f"--baseline: {model} holds no weights for PyTorch, and {spec.name} is none of {', '.join(PRESETS)}; "
+                "name what it was exported from with --baseline-checkpoint FILE"
+            )
+        return CornerNet(preset(spec.name, classes=len(spec.class_names))), f"random weights of {spec.name}"
+    checkpoint = load_checkpoint(path)
+    found, expected = ((len(one.class_names), one.stride, one.modulus) for one in (checkpoint.spec, spec))
+    if found != expected:
+        raise CheckpointError(
+            f"--baseline: classes, stride and modulus of {path} are {found}, those of {model} {expected}; name what it "
+            "was exported from with --baseline-checkpoint FILE"
+        )
+    return checkpoint.model, str(path)

@@ -1,0 +1,187 @@
+"""Latency of a model from frame to boxes, stage by stage, beside the published pipeline where asked for.
+
+End to end is measured by the host's clock around one call of the detector. On a CPU the stages are parts of that same
+call and add up to it. On a GPU pipeline they are times of the GPU, from runs of their own: the two are never mixed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cornernet_bench.latency_doubts import doubts
+from cornernet_bench.latency_machine import describe_machine, gpu_state, load_average, peak_rss_mib, thread_limit
+from cornernet_bench.latency_report import BatchResult, LatencyReport, LatencyRequest, Opened, measurement, ratios_of
+from cornernet_bench.latency_subjects import (
+    baseline_run,
+    host_run,
+    load_frames,
+    open_baseline,
+    open_detector,
+    pipeline_run,
+    runs_on_gpu,
+)
+from cornernet_bench.latency_workers import run_workers
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.timing import StageClock, take_turns
+from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.geometry import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cornernet_bench.latency_machine import GpuState
+    from cornernet_bench.latency_report import Clock
+    from cornernet_bench.latency_subjects import Frame, Run
+    from cornernet_bench.latency_workers import Workers
+    from cornernet_runtime.detector import Detector
+
+    OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+
+MODEL, BASELINE = "model", "baseline"
+EXCLUDED = ("reading and decoding of image files",)
+PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # of backends that change it
+
+
+def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) -> LatencyReport:
+    """Open a model and measure it; an interrupt ends the measurement and keeps what there is.
+
+    Raises:
+        CornerNetError: The model, the frames or the baseline cannot be had as asked for.
+        KeyboardInterrupt: It came before anything was measured.
+    """
+    load, gpu = load_average(), gpu_state()
+    torch = request.baseline or request.model.suffix in CHECKPOINTS
+    with thread_limit(request.threads, torch=torch):
+        frames = load_frames(request)
+        on_progress("opening the model", 0, 0)
+        start = time.perf_counter()
+        with open_detector(request) as detector:
+            _check_cpu_time(request, detector)
+            opened = _first_calls(request, detector, frames, time.perf_counter() - start, gpu)
+            contestants, weights = _contestants(request, detector, frames)
+            results, partial = _measure_batches(request, contestants, detector, frames, on_progress)
+            if not results:
+                raise KeyboardInterrupt
+            workers = None
+            if request.workers > 1 and not partial:
+                on_progress(f"{request.workers} workers", 0, 0)
+                workers, partial = _measure_workers(request, detector, frames)
+            machine = describe_machine(load, request.threads, detector.backend.name)
+            warnings = doubts(results, machine, weights, on_gpu=runs_on_gpu(detector))
+    return LatencyReport(
+        partial=partial,
+        model=opened,
+        machine=machine,
+        frames="drawn" if request.images is None else str(request.images),
+        frame_sizes=tuple(sorted({(frame.shape[0], frame.shape[1]) for frame in frames})),
+        iterations=request.iterations,
+        warm_up=request.warm_up,
+        excluded=EXCLUDED,
+        baseline_weights=weights,
+        results=tuple(results),
+        workers=workers,
+        warnings=warnings,
+    )
+
+
+def frames_of(number: int, batch: int, frames: Sequence[Frame]) -> list[Frame]:
+    """Return the frames of call ``number``: the next ones, from the beginning again after the last."""
+    return [frames[(number * batch + index) % len(frames)] for index in range(batch)]
+
+
+def _check_cpu_time(request: LatencyRequest, detector: Detector) -> None:
+    if request.cpu_time and (request.threads != 1 or runs_on_gpu(detector)):
+        raise CornerNetError("--cpu-time adds up all threads and knows no GPU: add --threads 1, and run on the CPU")
+
+
+def _contestants(
+    request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
+) -> tuple[dict[str, Run], str | None]:
+    now = time.process_time if request.cpu_time else time.perf_counter
+    if detector.pipeline is None:
+        contestants = {MODEL: host_run(detector, detector.batch, StageClock(now=now))}
+    else:
+        contestants = {MODEL: pipeline_run(detector, detector.pipeline)}
+    if not request.baseline:
+        return contestants, None
+    baseline, weights = open_baseline(request, detector, frames)
+    return {**contestants, BASELINE: baseline_run(baseline, now, on_gpu=runs_on_gpu(detector))}, weights
+
+
+def _measure_batches(
+    request: LatencyRequest,
+    contestants: Mapping[str, Run],
+    detector: Detector,
+    frames: Sequence[Frame],
+    on_progress: OnProgress,
+) -> tuple[list[BatchResult], bool]:
+    """Return the result of each batch, and whether an interrupt ended it."""
+    views = max(len(place(frame.shape[:2], detector.spec, detector.scales, flip=detector.flip)) for frame in frames)
+    results: list[BatchResult] = []
+    clock: Clock = "process" if request.cpu_time else "host"
+    for batch in request.batches:
+        samples: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+        partial = False
+        try:
+            for number, name in take_turns(list(contestants), request.warm_up):
+                on_progress(f"batch {batch}, warming up", number, request.warm_up)
+                contestants[name](frames_of(number, batch, frames))
+            for number, name in take_turns(list(contestants), request.iterations):
+                on_progress(f"batch {batch}", number, request.iterations)
+                samples[name].append(contestants[name](frames_of(number, batch, frames)))
+        except KeyboardInterrupt:
+            partial = True
+        if samples[MODEL]:
+            model = measurement(samples[MODEL], batch, clock)
+            baseline = measurement(samples[BASELINE], batch, clock) if samples.get(BASELINE) else None
+            ratios = {} if baseline is None else ratios_of(model, baseline)
+            largest = min(batch * views, detector.backend.max_batch)
+            results.append(BatchResult(batch, largest, model, baseline, ratios))
+        if partial:
+            return results, True
+    return results, False
+
+
+def _measure_workers(
+    request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
+) -> tuple[Workers | None, bool]:
+    """Return what detectors like this one give side by side, and whether an interrupt ended it."""
+    return run_workers(
+        detector.clone,
+        lambda number: frames_of(number, request.batches[0], frames),
+        request.workers,
+        request.iterations,
+    )
+
+
+def _first_calls(
+    request: LatencyRequest, detector: Detector, frames: Sequence[Frame], load_s: float, gpu: GpuState | None
+) -> Opened:
+    """Run every batch once and describe the model; ``gpu`` is its state before the model was opened."""
+    start = time.perf_counter()
+    detector.batch(frames[:1])
+    first = (time.perf_counter() - start) * 1000
+    for batch in request.batches:
+        detector.batch(frames_of(0, batch, frames))
+    spec, name = detector.spec, detector.backend.name
+    inputs = {view.input_size for frame in frames for view in place(frame.shape[:2], spec, detector.scales)}
+    return Opened(
+        path=str(request.model),
+        name=spec.name,
+        backend=name,
+        precision=PRECISIONS.get(name, spec.precision),
+        geometry=spec.geometry,
+        input_sizes=tuple(sorted(inputs)),
+        flip=detector.flip,
+        scales=detector.scales,
+        load_s=load_s,
+        first_inference_ms=first,
+        peak_rss_mib=peak_rss_mib(),
+        device_memory_mib=_memory_added(gpu, gpu_state()) if runs_on_gpu(detector) else None,
+    )
+
+
+def _memory_added(before: GpuState | None, after: GpuState | None) -> int | None:
+    used = [None if state is None else state.memory_used_mib for state in (before, after)]
+    return None if used[0] is None or used[1] is None else used[1] - used[0]

@@ -1,0 +1,127 @@
+"""``cornernet-bench latency``: how long a model takes from frame to boxes, and where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
+from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.files import write_atomically
+from cornernet_runtime.records import to_json
+
+if TYPE_CHECKING:
+    from cornernet_bench.latency_report import LatencyReport
+
+SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
+INTERRUPTED = 130
+
+
+def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
+    """Add the command to those of ``cornernet-bench``."""
+    parser = commands.add_parser(
+        "latency",
+        help="time from frame to boxes, stage by stage",
+        description="Time a model from frames in memory to boxes, stage by stage, beside the published pipeline with "
+        "--baseline. Reading and decoding of image files is in no figure.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle, an .onnx file or a checkpoint")
+    parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="input that every frame is fitted into (default: the model's)"
+    )
+    parser.add_argument("--batch", type=_counts, default=(1,), metavar="N,N,...", help="frames a call (default 1)")
+    parser.add_argument("--iterations", type=_count, default=50, metavar="N", help="timed calls of each (default 50)")
+    parser.add_argument("--warm-up", type=_count, default=5, metavar="N", help="calls before that (default 5)")
+    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="of the CPU (default: the libraries')")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure the CPU time of the process, on a machine that others use too; needs --threads 1",
+    )
+    parser.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="also run N detectors side by side (default 1: none)"
+    )
+    frames = parser.add_mutually_exclusive_group()
+    frames.add_argument("--images", type=Path, metavar="DIR", help="measure on pictures of a folder (default: drawn)")
+    frames.add_argument(
+        "--frame", type=parse_size, default=(480, 640), metavar="HxW", help="size of drawn frames (default 480x640)"
+    )
+    parser.add_argument("--baseline", action="store_true", help="let the published pipeline take turns with the model")
+    parser.add_argument(
+        "--baseline-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="its weights (default: the model's own, else random ones); takes --baseline for granted",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    add_view_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from cornernet_bench.latency import measure  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.latency_report import LatencyRequest  # noqa: PLC0415 - as above
+    from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
+
+    console = console_for_people()
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise CornerNetError(f"cannot write {arguments.json}: there is no folder {arguments.json.parent}")
+    request = LatencyRequest(
+        model=arguments.model,
+        backend=arguments.backend,
+        size=arguments.size,
+        batches=arguments.batch,
+        iterations=arguments.iterations,
+        warm_up=arguments.warm_up,
+        flip=arguments.flip,
+        scales=arguments.scales,
+        threads=arguments.threads,
+        cpu_time=arguments.cpu_time,
+        workers=arguments.workers,
+        images=arguments.images,
+        frame_size=arguments.frame,
+        baseline=arguments.baseline or arguments.baseline_checkpoint is not None,
+        baseline_checkpoint=arguments.baseline_checkpoint,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+        report = measure(
+            request,
+            lambda what, done, total: progress.update(task, description=what, completed=done, total=total or None),
+        )
+    print_report(console, report)
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
+    return INTERRUPTED if report.partial else 0
+
+
+def as_json(report: LatencyReport) -> dict[str, Any]:
+    """Return what ``--json`` writes: the report, when it was made and with which command."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["cornernet-bench", *sys.argv[1:]]),
+        **to_json(report),
+    }
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000000, got {text!r}")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(_count(part) for part in text.split(","))
+    if len(set(counts)) < len(counts):
+        raise argparse.ArgumentTypeError(f"expected distinct numbers such as 1,2,4, got {text!r}")
+    return counts

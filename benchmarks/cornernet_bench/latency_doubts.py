@@ -1,0 +1,68 @@
+"""What makes a latency doubtful, or says where it comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cornernet_bench.latency_machine import Machine
+    from cornernet_bench.latency_report import BatchResult, Measurement
+
+SPREAD_PERCENT = 20.0  # from the tenth to the ninetieth percentile, of the median
+LOAD_SHARE = 0.5  # of the cores, busy before the measurement begins
+HOST_SHARE = 0.2  # of a call, spent where the GPU waits
+_HELD_BY_GPU = ("network", "upload", "download")  # by the host's clock
+
+
+def doubts(
+    results: Sequence[BatchResult], machine: Machine, baseline_weights: str | None, *, on_gpu: bool
+) -> tuple[str, ...]:
+    """Return a line for each thing that a reader of the figures should know first.
+
+    Args:
+        results: One a batch.
+        machine: They were measured on.
+        baseline_weights: Where the published pipeline's come from, if it ran.
+        on_gpu: Whether the network ran on a GPU.
+    """
+    lines = [line for result in results for line in _of_result(result, on_gpu=on_gpu)]
+    if machine.load_average > LOAD_SHARE * machine.cores:
+        lines.append(
+            f"{machine.load_average:.1f} processes ran in the minute before, on {machine.cores} cores: end what else "
+            "runs and measure again"
+        )
+    if baseline_weights is not None and baseline_weights.startswith("random"):
+        lines.append(
+            f"the baseline has {baseline_weights}: its network takes as long, but what follows gets other maps; name "
+            "the checkpoint with --baseline-checkpoint FILE"
+        )
+    return tuple(lines)
+
+
+def host_share(measured: Measurement) -> float:
+    """Return the part of a call, 0 to 1, in which a GPU that runs the network waits for the host."""
+    whole = measured.end_to_end.p50_ms
+    stages = measured.stages
+    names = stages if measured.clock == "gpu_events" else [name for name in _HELD_BY_GPU if name in stages]
+    return max(0.0, 1 - sum(stages[name].p50_ms for name in names) / whole)
+
+
+def _of_result(result: BatchResult, *, on_gpu: bool) -> Iterator[str]:
+    for name, one in (("the model", result.model), ("the baseline", result.baseline)):
+        if one is not None and one.end_to_end.spread_percent > SPREAD_PERCENT:
+            yield (
+                f"batch {result.batch}: times of {name} spread by {one.end_to_end.spread_percent:.0f} % of their "
+                "median: something else uses the machine, or its clocks change; the median may be off by part of that"
+            )
+    if on_gpu and (share := host_share(result.model)) > HOST_SHARE:
+        yield (
+            f"batch {result.batch}: the GPU waits for the host in {share:.0%} of a call: a faster network would not "
+            "help; more frames a call or more workers would"
+        )
+    if result.network_batch < result.batch:
+        yield (
+            f"batch {result.batch}: the network takes {result.network_batch} at a time: export it with "
+            f"--batch {result.batch} for more"
+        )

@@ -1,0 +1,173 @@
+"""What the self-test does with a detector: hold its detections against another's, time it, watch its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cornernet_bench.timing import PERCENTILES
+from cornernet_export.verify import Tolerance, compare_detections
+from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.pictures import find_pictures, read_picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cornernet_bench.selftest_worker import Notes
+    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.pipeline import GpuPipeline
+
+SAME = Tolerance(output=0, score=2e-3, iou=0.95, matched=0.995)  # float32 in another order; outputs are not compared
+SAME_AP = 0.2  # points that AP may differ, in float16 too; on 200 scenes one object is worth about 0.08
+# Float16 lets pairs at the embedding's threshold come and go: 99.1 % of cornernet-tiny's match in its emulation.
+HALF = Tolerance(output=0, score=2e-2, iou=0.95, matched=0.98)
+MOST_GROWTH_MIB = 16  # over all timed frames; allocators and drivers take some on the way
+STAGE_RUNS = 20
+TELL_SECONDS = 10
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A detector, and that of the stage before, which it has to equal.
+
+    Attributes:
+        network: What runs it, for people.
+        candidate: The detector.
+        reference: The other; None where there is none to be had.
+        half: Whether they differ in float16, which allows more.
+        gpu: Whether the candidate runs on a GPU.
+    """
+
+    network: str
+    candidate: Detector
+    reference: Detector | None
+    half: bool = False
+    gpu: bool = False
+
+
+def compare(contest: Contest, images: Path, annotations: Path | None, notes: Notes) -> list[str]:
+    """Compare detections of pictures one by one, and AP where the pictures show what the model knows.
+
+    Returns:
+        What does not hold.
+    """
+    if contest.reference is None:
+        return []
+    paths = find_pictures([str(images)])
+    notes.say(f"detecting on {len(paths)} pictures with both")
+    tolerance = HALF if contest.half else SAME
+    total = None
+    for path in paths:
+        picture = read_picture(path)
+        both = contest.reference(picture), contest.candidate(picture)
+        one = compare_detections(*both, contest.network, f"{len(paths)} pictures", tolerance)
+        added = (() if total is None else (total,)) + (one,)
+        total = replace(one, **{name: sum(getattr(it, name) for it in added) for name in _COUNTS})
+    if total is None or total.reference == 0:
+        return [f"no detection of 0.1 or more on {len(paths)} pictures: name a folder of fitting ones with --images"]
+    notes.keep(pictures=len(paths), **{f"detections_{name}": getattr(total, name) for name in _COUNTS})
+    problems = []
+    if not total.passed:
+        problems.append(
+            f"{total.matched} of {total.reference} detections matched and {total.extra} extra, "
+            f"{tolerance.matched:.1%} required"
+        )
+    return problems + (_compare_ap(contest, images, annotations, notes) if annotations is not None else [])
+
+
+_COUNTS = ("reference", "matched", "extra")
+
+
+def _compare_ap(contest: Contest, images: Path, annotations: Path, notes: Notes) -> list[str]:
+    if util.find_spec("pycocotools") is None:
+        notes.keep(ap_skipped='pycocotools is not installed: pip install ".[bench]"')
+        return []
+    known = {row["name"] for row in json.loads(annotations.read_text(encoding="utf-8"))["categories"]}
+    if contest.reference is None or not set(contest.candidate.class_names) <= known:
+        notes.keep(ap_skipped="the drawn scenes are of other classes than the model's")
+        return []
+    from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - an extra
+
+    notes.say("average precision of both")
+    detectors = (contest.reference, contest.candidate)
+    before, after = (evaluate(detector, annotations, images).metrics["ap"] for detector in detectors)
+    notes.keep(ap_reference=before, ap=after, ap_difference=after - before)
+    return [] if abs(after - before) <= SAME_AP else [f"AP {after:.2f} instead of {before:.2f}"]
+
+
+def measure(contest: Contest, images: Path, count: int, notes: Notes) -> list[str]:
+    """Time frames one by one, from the host's memory to detections, and watch memory meanwhile.
+
+    Returns:
+        What does not hold: memory that grows.
+    """
+    frames = [read_picture(path) for path in find_pictures([str(images)])]
+    detector = contest.candidate
+    for frame in frames:
+        detector(frame)  # of every size once
+    if detector.pipeline is not None:
+        notes.say("timing the stages")
+        notes.keep(stages_ms=_stages(detector.pipeline, frames[0]))
+    device = CudaDevice() if contest.gpu else None
+    if device is not None:
+        notes.keep(gpu=device.name)
+    gc.collect()
+    before = _memory(device)
+    notes.say(f"timing {count} frames")
+    times = _time(detector, frames, count, notes)
+    after = _memory(device)
+    values = np.percentile(times, PERCENTILES)
+    notes.keep(
+        timed_frames=count,
+        **{f"p{number}_ms": round(float(value), 3) for number, value in zip(PERCENTILES, values, strict=True)},
+        **{f"{name}_before_mib": round(value, 1) for name, value in before.items()},
+        **{f"{name}_after_mib": round(value, 1) for name, value in after.items()},
+    )
+    return [
+        f"{name} grew by {after[name] - before[name]:.0f} MiB over {count} frames, {MOST_GROWTH_MIB} at most"
+        for name in before
+        if after[name] - before[name] > MOST_GROWTH_MIB
+    ]
+
+
+def _time(detector: Detector, frames: list[NDArray[np.uint8]], count: int, notes: Notes) -> NDArray[np.float64]:
+    """Return milliseconds [count]."""
+    times = np.empty(count)
+    told = time.perf_counter()
+    for index in range(count):
+        start = time.perf_counter()
+        detector(frames[index % len(frames)])
+        end = time.perf_counter()
+        times[index] = 1000 * (end - start)
+        if end - told > TELL_SECONDS:
+            notes.say(f"{index + 1} of {count} frames")
+            told = end
+    return times
+
+
+def _stages(pipeline: GpuPipeline, frame: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the median time of each stage on the GPU, milliseconds."""
+    runs = [pipeline.time_stages([frame]) for _ in range(STAGE_RUNS)]
+    return {name: round(float(np.median([run[name] for run in runs])), 4) for name in runs[0]}
+
+
+def _memory(device: CudaDevice | None) -> dict[str, float]:
+    """Return MiB in use, of this process on the host and of all on the GPU, as far as the system tells."""
+    used: dict[str, float] = {}
+    with contextlib.suppress(OSError):  # only Linux has the file
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        used["host_memory"] = pages * os.sysconf("SC_PAGE_SIZE") / MIB
+    if device is not None:
+        _, free, total = device.driver.cuMemGetInfo()
+        used["gpu_memory"] = (int(total) - int(free)) / MIB
+    return used

@@ -1,0 +1,92 @@
+"""One layer of the self-test, as a process of its own: the module with the arguments LAYER, FILE and REQUEST."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from cornernet_bench.selftest import DOCTOR, PROGRESS, Finding, Request
+from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.files import write_atomically
+from cornernet_runtime.machine import one_line
+from cornernet_runtime.records import from_json, to_json
+
+
+class Notes:
+    """What a layer tells while it works, so that it is known if the layer crashes.
+
+    Args:
+        file: Where the process that started this one looks.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.figures: dict[str, Any] = {}
+        self._file = file
+
+    def say(self, line: str) -> None:
+        """Print a line of progress."""
+        print(f"{PROGRESS}{line}", flush=True)  # noqa: T201 - read by the other process
+
+    def keep(self, **figures: Any) -> None:  # noqa: ANN401 - JSON is any of six types
+        """Add figures, as JSON."""
+        self.figures |= figures
+        self.write(Finding(None, "", self.figures))
+
+    def write(self, finding: Finding) -> None:
+        """Replace what is known of the layer."""
+        write_atomically(self._file, json.dumps(to_json(finding)))
+
+
+def main() -> int:
+    """Run the layer that the arguments name; 0 also where it failed, which is in the file."""
+    layer, file, request = sys.argv[1:]
+    faulthandler.enable()
+    _end_with_the_other()
+    notes = Notes(Path(file))
+    notes.write(find(layer, from_json(Request, json.loads(request)), notes))
+    return 0
+
+
+def find(layer: str, request: Request, notes: Notes) -> Finding:
+    """Return what a layer found; an exception is a failure."""
+    from cornernet_bench.selftest_layers import RUNNERS  # noqa: PLC0415 - what it imports may crash
+
+    try:
+        if layer == DOCTOR:
+            return _diagnosis()
+        found = RUNNERS[layer](request, notes)
+    except CornerNetError as error:
+        found = Finding("failed", str(error))
+    except Exception as error:  # noqa: BLE001 - a library's; the report has where
+        traceback.print_exc()
+        found = Finding("failed", one_line(f"{type(error).__name__}: {error}"))
+    return Finding(found.state, found.said, {**notes.figures, **found.figures}, found.output)
+
+
+def _diagnosis() -> Finding:
+    from cornernet_runtime.doctor import diagnose  # noqa: PLC0415 - imports what may crash
+
+    return Finding("passed", "", to_json(diagnose()))
+
+
+def _end_with_the_other() -> None:
+    """End this process and what it has started when the one that started it is gone, and its pipe is closed."""
+    pipe = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,76 @@
+"""Detectors of one model for several threads, on the CPU."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import SMALL_SPEC, small_model
+
+from cornernet_export.torch_backend import TorchBackend, open_checkpoint
+from cornernet_runtime import Detector
+from cornernet_runtime.errors import BackendError
+
+FRAMES = [np.random.default_rng(seed).integers(0, 256, (126, 190, 3), dtype=np.uint8) for seed in range(6)]
+
+
+@pytest.fixture(params=["onnxruntime", "torch"])
+def detector(request, bundle_path, checkpoint_path):
+    if request.param == "torch":
+        return open_checkpoint(checkpoint_path, flip=True, scales=(1.0, 0.5))
+    return Detector.open(bundle_path, flip=True, scales=(1.0, 0.5))
+
+
+def test_clones_find_the_same_at_the_same_time(detector):
+    detectors = [detector, detector.clone(), detector.clone()]
+    expected = [detector(frame) for frame in FRAMES]
+    found, start = {}, threading.Barrier(len(detectors))
+
+    def detect(number):
+        start.wait()
+        order = [(number + step) % len(FRAMES) for step in range(len(FRAMES))]  # others than the neighbours
+        found[number] = {index: detectors[number](FRAMES[index]) for index in order}
+
+    threads = [threading.Thread(target=detect, args=(number,)) for number in range(len(detectors))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(len(detectors)):
+        for index, want in enumerate(expected):
+            assert np.array_equal(found[number][index].boxes, want.boxes)
+            assert np.array_equal(found[number][index].scores, want.scores)
+            assert np.array_equal(found[number][index].labels, want.labels)
+
+
+def test_a_clone_looks_as_the_first_does(detector):
+    clone = detector.clone()
+    assert clone.spec == detector.spec
+    assert (clone.flip, clone.scales) == (True, (1.0, 0.5))
+    assert clone.backend.name == detector.backend.name
+    assert clone.backend.max_batch == detector.backend.max_batch
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_either_is_closed_first(detector, first):
+    detectors = [detector, detector.clone()]
+    expected = detector(FRAMES[0])
+    detectors.pop(first).close()
+    assert np.array_equal(detectors[0](FRAMES[0]).boxes, expected.boxes)
+    with detectors[0].clone() as third:
+        assert np.array_equal(third(FRAMES[0]).boxes, expected.boxes)
+    detectors[0].close()
+
+
+def test_what_is_large_is_shared(bundle_path, checkpoint_path):
+    with Detector.open(bundle_path) as one, one.clone() as two:
+        assert one.backend._session is two.backend._session
+    with open_checkpoint(checkpoint_path) as one, one.clone() as two:
+        assert one.backend._model is two.backend._model
+
+
+def test_a_pipeline_around_another_network_than_the_backends_is_not_cloned():
+    detector = Detector(TorchBackend(small_model()), SMALL_SPEC, pipeline=object())
+    with pytest.raises(BackendError, match="not that of the backend torch; clone the network"):
+        detector.clone()
