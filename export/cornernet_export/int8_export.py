@@ -11,7 +11,7 @@ from onnx import helper
 from cornernet_export.int8 import plan_pairs, quantise
 from cornernet_export.int8_ranges import collect_ranges
 from cornernet_export.verify import Tolerance, input_of
-from cornernet_runtime.backends.onnxruntime import METADATA_KEY
+from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.errors import CornerNetWarning, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.spec import spec_to_text
