@@ -54,11 +54,21 @@ def _complaint(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -
         if lonely:
             return f"{', '.join(lonely)}: only with --engine"
     if arguments.output is not None:
-        return None
+        return _int8_complaint(arguments, given)
     if not arguments.engine or not (arguments.checkpoint / MANIFEST_NAME).is_file():
         return "the following arguments are required: --output"
     foreign = sorted(flags[name] for name in given - {*_ENGINE_OPTIONS, "checkpoint", "engine", "calibration", "force"})
     return f"{', '.join(foreign)}: not with a bundle, which gets an engine of what it is" if foreign else None
+
+
+def _int8_complaint(arguments: argparse.Namespace, given: set[str]) -> str | None:
+    if arguments.precision != "int8":
+        return "--target: only with --precision int8" if "target" in given else None
+    if arguments.calibration is None:
+        return "--precision int8 needs --calibration DIR: pictures like those that the model will see"
+    if arguments.engine and arguments.target != "tensorrt":
+        return "--engine with --precision int8 needs --target tensorrt"
+    return None
 
 
 def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
@@ -107,6 +117,7 @@ def _export(arguments: argparse.Namespace) -> int:
         class_names=None if arguments.classes is None else _read_names(arguments.classes),
         stacks=arguments.stacks,
         precision=arguments.precision,
+        target=arguments.target,
         pictures=() if arguments.calibration is None else (arguments.calibration,),
         force=arguments.force,
     )
@@ -234,17 +245,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, in order, one a line")
     parser.add_argument("--stacks", type=int, metavar="N", help="cut the network after its first N hourglasses")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and activations (default fp32)"
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of weights and activations (default fp32)",
     )
     parser.add_argument(
         "--calibration",
         metavar="DIR",
-        help="pictures to verify on, and to look for fp16 overflow on (default: one that comes along)",
+        help="pictures to verify on, and to look for fp16 overflow on (default: one that comes along); int8 needs some "
+        "hundred, of which it takes up to 256",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "tensorrt"),
+        default="cpu",
+        help="who runs an int8 model: ONNX Runtime on a CPU (default), or TensorRT",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder if it exists, and keep an fp16 model or an engine that is off",
+        help="replace the output folder if it exists, and keep an fp16 or int8 model or an engine that is off",
     )
     _add_engine_options(parser.add_argument_group("TensorRT engine"))
     return parser

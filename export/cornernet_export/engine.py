@@ -76,6 +76,8 @@ def add_engine(
         KeyboardInterrupt: The user interrupted.
     """
     manifest = read_manifest(request.bundle, check_engine=False)  # a damaged engine is replaced
+    if manifest.spec.int8_target == "cpu":
+        raise EngineError(f"{request.bundle} is int8 for a CPU; for an engine export it with --target tensorrt")
     frames = read_some(request.pictures) if request.pictures else [sample_picture()]
     missing = why_no_engine()
     if missing is not None:
