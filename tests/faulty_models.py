@@ -9,8 +9,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_train.shapes_dataset import write_shapes
+
 SHIPPED = Path(__file__).parents[1] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 ORDER = [2, 0, 1, 5, 4, 3]  # of permuted classes
+
+
+def shipped_with_scenes(folder, scenes):
+    """Put the shipped model as a bundle, ``tiny``, and so many ``scenes`` into a folder, and return it."""
+    export_bundle(ExportRequest(SHIPPED, folder / "tiny"))
+    write_shapes(folder / "scenes", scenes, seed=77)
+    return folder
 
 
 def write_faulty_models(source, folder):

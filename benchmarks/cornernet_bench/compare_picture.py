@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.errors import OutputError
-from cornernet_runtime.files import write_atomically
+from cornernet_bench.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +27,7 @@ def draw_front(report: CompareReport, path: Path) -> None:
     figure = front_figure(report, WIDE)
     names = "   ".join(f"{number}: {one.contestant.name}" for number, one in enumerate(report.results, 1))
     figure.suptitle(names + (" (partial)" if report.partial else ""), fontsize=8, wrap=True)
-    content = io.BytesIO()
-    try:
-        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)
-    except ValueError as error:
-        raise OutputError(f"{path}: cannot be drawn: {error}; name a .png, .svg or .pdf file") from error
-    write_atomically(path, content.getvalue())
+    save_figure(figure, path)
 
 
 def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = "black") -> Figure:
@@ -48,11 +41,7 @@ def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = 
     Raises:
         OutputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
-    figure = Figure(figsize=inches, layout="constrained")
+    figure = new_figure(inches)
     axes = figure.subplots()
     places = []
     for number, result in enumerate(report.results, 1):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.html_page import Picture, page
 from cornernet_bench.latency_tables import blocks, stage_name
+from cornernet_bench.outputs import new_figure
 from cornernet_bench.report_blocks import Line
 from cornernet_runtime.cli.common import count_of
-from cornernet_runtime.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,13 +37,9 @@ def stage_figure(result: BatchResult, inches: tuple[float, float], ink: str = "b
     Raises:
         OutputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
     contestants = {"model": result.model} | ({} if result.baseline is None else {"published": result.baseline})
     names = list(dict.fromkeys(name for one in reversed(contestants.values()) for name in one.stages))
-    figure = Figure(figsize=inches, layout="constrained")
+    figure = new_figure(inches)
     axes = figure.subplots()
     thickness = 0.8 / len(contestants)
     for index, (who, one) in enumerate(contestants.items()):

@@ -42,10 +42,11 @@ def blocks(report: LatencyReport) -> Iterator[Block]:
             yield _ratio_table(result.model, result.baseline, result.ratios)
     if report.workers is not None:
         workers, calls = report.workers, report.workers.end_to_end
-        yield Line(f"{workers.count} workers, {count_of(workers.batch, 'frame')} a call each", "heading")
         yield Line(
+            f"{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
             f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(calls.p50_ms)} ms (p50), "
-            f"{ms_text(calls.p95_ms)} (p95)"
+            f"{ms_text(calls.p95_ms)} (p95)",
+            "heading",
         )
     yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
     if report.partial:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import chromium, look
-from faulty_models import SHIPPED
+from faulty_models import SHIPPED, shipped_with_scenes
+from interrupts import interrupting
 from json_schema import compare_schema, problems
 
 from cornernet_bench.accuracy import evaluate
@@ -20,10 +21,7 @@ from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_contestant import parse_contestant
 from cornernet_bench.compare_report import CompareRequest
 from cornernet_bench.models import open_model
-from cornernet_export.bundle_export import ExportRequest, export_bundle
-from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
-from cornernet_train.shapes_dataset import write_shapes
 
 SCENES = 4
 SCHEMA = compare_schema()
@@ -33,10 +31,7 @@ INTERRUPTED = 130
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with the shipped model as a bundle, and scenes."""
-    path = tmp_path_factory.mktemp("compare")
-    export_bundle(ExportRequest(SHIPPED, path / "tiny"))
-    write_shapes(path / "scenes", SCENES, seed=77)
-    return path
+    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
 
 
 def run(folder, *arguments):
@@ -188,19 +183,6 @@ def test_the_terminal_shows_tables_of_both_kinds(folder, capfd, monkeypatch):
 
 
 # Interrupts.
-
-
-def interrupting(monkeypatch, call):
-    """Make Ctrl-C come within a detector's call of this number, in this process."""
-    calls, batch = [], Detector.batch
-
-    def interrupted(self, frames):
-        calls.append(None)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return batch(self, frames)
-
-    monkeypatch.setattr(Detector, "batch", interrupted)
 
 
 @pytest.mark.parametrize(

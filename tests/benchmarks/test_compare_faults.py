@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from faulty_models import FAULTS, SHIPPED, write_faulty_models
+from faulty_models import FAULTS, shipped_with_scenes, write_faulty_models
 
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_contestant import parse_contestant
 from cornernet_bench.compare_report import CompareRequest
-from cornernet_export.bundle_export import ExportRequest, export_bundle
-from cornernet_train.shapes_dataset import write_shapes
 
 SCENES = 8
 
@@ -17,9 +15,7 @@ SCENES = 8
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What a comparison says of each fault, by its name; "none" is the model once more."""
-    folder = tmp_path_factory.mktemp("faults")
-    export_bundle(ExportRequest(SHIPPED, folder / "tiny"))
-    write_shapes(folder / "scenes", SCENES, seed=77)
+    folder = shipped_with_scenes(tmp_path_factory.mktemp("faults"), SCENES)
     models = {"none": folder / "tiny", **write_faulty_models(folder / "tiny" / "model.onnx", folder)}
     report = compare(
         CompareRequest(
