@@ -167,7 +167,7 @@ class _Field:
         """Return all of it; ``load`` is from before the measurement."""
         names = {entrant.detector.backend.name for entrant in self._entrants}
         machine = describe_machine(load, self._request.threads, "onnxruntime" if "onnxruntime" in names else "")
-        points = [(entrant.p50_ms, entrant.ap) for entrant in self._entrants]
+        points = [(entrant.p50_ms, round(entrant.ap, 2)) for entrant in self._entrants]  # less is no better
         objects = self._data.truth.imgToAnns
         return CompareReport(
             partial=partial,

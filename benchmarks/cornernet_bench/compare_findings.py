@@ -89,9 +89,13 @@ def _lost(difference: Difference) -> bool:
 
 
 def _after_network(first: Entrant, other: Entrant, found: Against) -> Against:
-    """Return what equal maps leave: if detections differ all the same, it is by what follows."""
+    """Return what equal maps leave: if detections differ all the same, it is by what follows.
+
+    Maps that are equal but for float16 or eight bits may well give other detections.
+    """
     same_views = (first.detector.flip, first.detector.scales) == (other.detector.flip, other.detector.scales)
-    if not same_views or found.agreement is None or found.agreement.percent >= ALIKE:
+    equal = found.maps is not None and max(found.maps.errors.values()) <= FP32.output
+    if not same_views or not equal or found.agreement is None or found.agreement.percent >= ALIKE:
         return found
     text = "the six maps agree and the detections do not: the difference is in decode or soft-NMS"
     return replace(found, cause=AFTER_NETWORK, findings=(*found.findings, text))

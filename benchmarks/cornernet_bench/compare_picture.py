@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 WIDE, NARROW = (8.0, 4.6), (4.2, 4.2)  # inches
 LOGARITHMIC = 8.0  # slowest through fastest from which on the axis of times is logarithmic
 HALF_DECADE = (1, 2, 5)  # ticks of it
+BESIDE = (5, 5), (-11, -13)  # a point, in turns, where its number begins
 
 
 def draw_front(report: CompareReport, path: Path) -> None:
@@ -43,28 +44,30 @@ def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = 
     """
     figure = new_figure(inches)
     axes = figure.subplots()
-    places = []
-    for number, result in enumerate(report.results, 1):
-        if result.accuracy is None or result.latency is None:
-            continue
-        ap, times = result.accuracy.metrics["ap"], result.latency.end_to_end
+    shown = [
+        (number, one, one.accuracy, one.latency.end_to_end)
+        for number, one in enumerate(report.results, 1)
+        if one.accuracy is not None and one.latency is not None
+    ]
+    for rank, (number, one, accuracy, times) in enumerate(sorted(shown, key=lambda place: place[3].p50_ms)):
+        ap = accuracy.metrics["ap"]
         p10 = times.p90_ms - times.spread_percent / 100 * times.p50_ms
-        colour = "tab:blue" if result.best else "tab:gray"
         axes.errorbar(
             times.p50_ms,
             ap,
             xerr=[[max(times.p50_ms - p10, 0)], [max(times.p90_ms - times.p50_ms, 0)]],
-            yerr=[[max(ap - result.accuracy.low, 0)], [max(result.accuracy.high - ap, 0)]],
+            yerr=[[max(ap - accuracy.low, 0)], [max(accuracy.high - ap, 0)]],
             fmt="o",
-            color=colour,
+            color="tab:blue" if one.best else "tab:gray",
             elinewidth=0.8,
             capsize=2,
         )
-        axes.annotate(str(number), (times.p50_ms, ap), xytext=(5, 5), textcoords="offset points", color=ink)
-        places.append((times.p50_ms, ap, result.best))
-    best = sorted((ms, ap) for ms, ap, wins in places if wins)
+        place = BESIDE[rank % len(BESIDE)]  # neighbours may lie one on the other
+        axes.annotate(str(number), (times.p50_ms, ap), xytext=place, textcoords="offset points", color=ink)
+    best = sorted((times.p50_ms, accuracy.metrics["ap"]) for _, one, accuracy, times in shown if one.best)
     axes.plot([ms for ms, _ in best], [ap for _, ap in best], color="tab:blue", linewidth=1, drawstyle="steps-post")
-    if places and max(places)[0] > LOGARITHMIC * min(places)[0]:
+    medians = [times.p50_ms for *_, times in shown]
+    if medians and max(medians) > LOGARITHMIC * min(medians):
         from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter  # noqa: PLC0415 - as above
 
         axes.set_xscale("log")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_tables import ms_text, stage_name
+from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
 from cornernet_bench.oracle_repairs import resampling_note
 from cornernet_bench.report_blocks import Line, table_of
 from cornernet_runtime.cli.common import count_of
@@ -142,10 +142,12 @@ def _head(report: CompareReport) -> list[str]:
     calls = f"{count_of(report.iterations, 'call')} of each in turns, after {report.warm_up} to warm up,"
     gpu = "" if machine.gpu is None else f"; {machine.gpu.name}, driver {machine.gpu.driver_version}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    clocks = {result.latency.clock for result in report.results if result.latency}
+    times = "CPU time of the process" if "process" in clocks else "time"
     return [
         f"{report.annotations}: {pictures}, {count_of(report.objects, 'object')}; COCO's AP, points of 100",
-        f"times from a frame in memory to boxes: {calls} on {count_of(report.frames, 'picture')}",
-        f"{machine.cpu}, {count_of(machine.cores, 'core')}{gpu}; {versions}",
+        f"{times} from a frame in memory to boxes: {calls} on {count_of(report.frames, 'picture')}",
+        f"{machine.cpu}, {count_of(machine.cores, 'core')}{gpu}; threads: {thread_text(machine)}; {versions}",
     ]
 
 

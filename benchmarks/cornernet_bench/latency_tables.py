@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import BatchResult, LatencyReport, Measurement
     from cornernet_bench.report_blocks import Block
     from cornernet_bench.timing import Summary
@@ -60,12 +61,11 @@ def _head(report: LatencyReport) -> list[str]:
         views.append(f"scales {', '.join(f'{scale:g}' for scale in model.scales)}")
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
     clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
-    threads = ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
     lines = [
         f"{model.path}: {model.name} in {model.backend}, {model.precision}, input {inputs}, {', '.join(views)}",
         f"frames {frames}, {report.frames}; {report.iterations} calls after {report.warm_up} to warm up",
-        f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {threads}; {versions}",
+        f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {thread_text(machine)}; {versions}",
     ]
     if machine.gpu is not None and model.device_memory_mib is not None:
         gpu = machine.gpu
@@ -131,6 +131,11 @@ def _with_share(measured: Measurement, name: str) -> tuple[str, str]:
     # Times of the GPU, from other runs, are no part of the host's.
     share = "" if measured.clock == "gpu_events" else f"{summary.p50_ms / measured.end_to_end.p50_ms:.1%}"
     return ms_text(summary.p50_ms), share
+
+
+def thread_text(machine: Machine) -> str:
+    """Return how many threads each library may take."""
+    return ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
 
 
 def stage_name(stage: str) -> str:
