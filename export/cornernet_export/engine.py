@@ -120,8 +120,9 @@ def _verify(
     """Compare the engine with the ONNX file at its sizes and its largest batch, and let go of it."""
     # In INT8, values next to a rounding's edge fall to either side, as between INT8 and float32.
     tolerance = {"fp32": FP16 if record.tf32 else ENGINE_FP32, "fp16": FP16, "int8": INT8}[spec.precision]
+    noise = tolerance != INT8
     with Detector(OnnxRuntimeBackend(model, spec), spec) as reference, Detector(engine, spec) as candidate:
-        return verify(reference, candidate, STAGE, tolerance, frames, largest_batch=spec.batch[2], noise=tolerance != INT8)
+        return verify(reference, candidate, STAGE, tolerance, frames, largest_batch=spec.batch[2], noise=noise)
 
 
 def _install(bundle: Path, plan: Path, built: BuiltEngine, manifest: Manifest, verification: Verification) -> Manifest:
