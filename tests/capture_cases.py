@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 
 import pytest
 from pipeline_cases import Pair, noise, small
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import CornerNetWarning
 
 
@@ -92,3 +94,17 @@ def garbage_is_not_collected_while_work_is_captured():
     pair.compare([noise(126, 190)])
     assert found == [1, 0]
     assert gc.isenabled()
+
+
+def no_other_thread_captures_while_a_network_is_prepared():
+    taken = []
+
+    def look():
+        thread = threading.Thread(target=lambda: taken.append(not PREPARATION.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+
+    pair = Pair(small())
+    during_captures(pair, look, look, look)  # a run, its capture, and the first of a network that is bound to be timed
+    pair.pipeline.time_stages([noise(126, 190)])
+    assert taken == [True] * 3
