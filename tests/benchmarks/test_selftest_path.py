@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 
@@ -295,6 +296,22 @@ def test_pytorch_on_the_gpu_is_asked_for_in_float16(gpus, tensorrt, checkpoint_p
     assert found.figures["network"] == f"PyTorch {torch.__version__}, fp16, on the GPU"
     assert found.figures["gpu"] == tensorrt.gpu.name
     assert found.figures["detections_reference"] > 10
+
+
+@pytest.mark.parametrize("other", [(), ("bindings",)])
+def test_a_gpu_without_cuda_core_is_skipped(gpus, checkpoint_path, images, notes, monkeypatch, tmp_path, other):
+    """PyTorch for CUDA brings ``cuda.bindings``, so there is a package ``cuda``."""
+    gpus.append(A_GPU)
+    for part in other:
+        (tmp_path / "cuda" / part).mkdir(parents=True)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(path for path in sys.path if not Path(path, "cuda").is_dir())])
+    for name in ("torch", "safetensors"):
+        assert name in sys.modules
+    found = find("L6", request(checkpoint_path, images), notes)
+    assert found.state == "skipped", found
+    assert found.said.endswith('PyTorch on the GPU needs what is not installed: pip install "cuda-core[cu13]"')
 
 
 # The real pipeline, on a driver that runs it on the CPU.
