@@ -208,7 +208,7 @@ def test_enums_and_classes_that_the_sources_name_are_held_against_installed_vers
 
 
 def test_calls_of_the_driver_that_the_sources_name_are_held_against_installed_versions_too():
-    modules = [cuda_device, device, torch_work]
+    modules = [cuda_device, cuda_graphs, device, torch_work]
     named = set(re.findall(r"driver\.(cu[A-Z]\w+)\b", "\n".join(inspect.getsource(one) for one in modules)))
     assert {"cuMemGetInfo", "cuLaunchKernel", "cuThreadExchangeStreamCaptureMode"} <= named
     held = {use.partition("(")[0] for use in selftest_calls.CUDA_USES}

@@ -14,7 +14,7 @@ CUDA_CLASSES = ("Device", "Stream", "Event", "Buffer", "LegacyPinnedMemoryResour
 CUDA_GRAPH_CLASSES = ("GraphBuilder", "Graph")
 DRIVER_FUNCTIONS = (
     *("cuCtxGetCurrent", "cuFuncLoad", "cuKernelGetFunction", "cuLaunchKernel", "cuMemGetInfo"),
-    "cuThreadExchangeStreamCaptureMode",
+    *("cuStreamEndCapture", "cuThreadExchangeStreamCaptureMode"),
 )
 
 _OWN_NAMES = re.compile(r"^(tensorrt(_bindings|_lean_bindings)?\.tensorrt\.|nvinfer1::|nvonnxparser::)")

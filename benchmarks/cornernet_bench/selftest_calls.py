@@ -109,7 +109,6 @@ CUDA_USES = (
     "GraphBuilder.close()",
     "GraphBuilder.complete()",
     "GraphBuilder.end_building()",
-    "GraphBuilder.is_building",
     "Kernel.handle",
     "LegacyPinnedMemoryResource.__init__()",
     "LegacyPinnedMemoryResource.allocate(1)",
@@ -128,6 +127,7 @@ CUDA_USES = (
     "cuKernelGetFunction(1)",
     "cuLaunchKernel(11)",
     "cuMemGetInfo()",
+    "cuStreamEndCapture(1)",
     "cuThreadExchangeStreamCaptureMode(1)",
 )
 

@@ -6,6 +6,7 @@ A CUDA graph freezes addresses and shapes, so there is one a shape; the least re
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import warnings
 from collections import OrderedDict
@@ -106,20 +107,31 @@ class ShapeGraphs(Generic[Key]):
         return None
 
     def _capture_once(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401
-        builder = self._stream.create_graph_builder()
+        builder, ended = self._stream.create_graph_builder(), False
         try:
             with _garbage_stays():
                 builder.begin_building("thread_local")  # what other threads do meanwhile seldom concerns this capture
                 enqueue()
-                return builder.end_building().complete()
-        except BaseException:
-            with contextlib.suppress(Exception):  # a capture that failed is over, or ends here
-                if builder.is_building:
-                    builder.end_building()
-            raise
+                builder.end_building()
+                ended = True
+                return builder.complete()
         finally:
-            with contextlib.suppress(Exception):
-                builder.close()
+            if ended:
+                with contextlib.suppress(Exception):
+                    builder.close()
+            else:
+                self._give_up(builder)
+
+    def _give_up(self, builder: Any) -> None:  # noqa: ANN401
+        """End a capture that failed, and keep its builder for good.
+
+        When the driver ends an invalid capture, it destroys its graph. cuda.core before 1.3 destroys it once more as
+        soon as the builder is closed or goes, which ends the process (NVIDIA/cuda-python, number 2834).
+        """
+        from cuda.bindings import driver  # noqa: PLC0415 - an extra
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(builder))
+        driver.cuStreamEndCapture(self._stream.handle)  # an error, if it was invalid, and still its end
 
     def _wait(self) -> None:
         try:
