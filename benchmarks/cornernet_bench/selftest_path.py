@@ -60,6 +60,8 @@ def whole_path(request: Request, notes: Notes) -> Finding:
         notes.keep(network=contest.network)
         images, annotations = _pictures(request, Path(name) / "scenes", notes)
         problems = compare(contest, images, annotations, notes)
+        if contest.gpu and contest.candidate.pipeline is None:
+            problems.append("nothing but the network ran on the GPU")
         if request.frames:
             problems += measure(contest, images, request.frames, notes)
         remarks = [one_line(str(one.message)) for one in told if issubclass(one.category, CornerNetWarning)]

@@ -20,6 +20,8 @@ from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_worker import Notes, find
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet
+from cornernet_runtime.errors import KernelError
+from cornernet_runtime.kernels import device
 from cornernet_runtime.machine import Gpu, ProbeError
 from cornernet_runtime.pipeline import GpuPipeline
 from cornernet_runtime.pipeline.gpu import STAGES
@@ -249,6 +251,18 @@ def test_an_engine_that_is_off_is_a_failure(on_doubles, bundle, images, notes):
     assert found.state == "failed"
     assert "the engine differs from ONNX Runtime by more than the tolerance" in found.said
     assert max(check["error"] for check in found.figures["verification"]["outputs"]) == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.usefixtures("on_doubles")
+def test_a_gpu_that_runs_the_network_only_is_a_failure(bundle, images, notes, monkeypatch):
+    def fail(*_arguments):
+        raise KernelError("NVRTC is not installed")
+
+    monkeypatch.setattr(device, "load_program", fail)
+    found = find("L6", request(bundle, images), notes)
+    assert found.state == "failed"
+    assert "nothing but the network ran on the GPU; " in found.said
+    assert "NVRTC is not installed; frames are prepared" in found.said
 
 
 def test_an_engine_that_cannot_be_built_is_a_failure(on_doubles, bundle, images, notes):
