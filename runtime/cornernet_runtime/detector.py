@@ -72,6 +72,7 @@ class Detector:
         self.spec = spec
         self.flip = flip
         self.scales = usable_scales(scales, spec)
+        self._closed = False
         self._preprocess = Preprocessor(spec.normalisation)
         self._input = np.empty(0, np.float32)
 
@@ -261,10 +262,15 @@ class Detector:
             raise
 
     def close(self) -> None:
-        """Let go of the backend, and of the pipeline."""
-        if self.pipeline is not None:
-            self.pipeline.close()
-        self.backend.close()
+        """Let go of the backend, and of the pipeline; once that was done, do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self.pipeline is not None:
+                self.pipeline.close()
+        finally:
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self

@@ -74,3 +74,28 @@ def test_a_pipeline_around_another_network_than_the_backends_is_not_cloned():
     detector = Detector(TorchBackend(small_model()), SMALL_SPEC, pipeline=object())
     with pytest.raises(BackendError, match="not that of the backend torch; clone the network"):
         detector.clone()
+
+
+def test_closing_again_does_nothing(detector):
+    with detector:
+        detector.close()
+    detector.close()
+
+
+def test_the_backend_is_closed_where_the_pipeline_cannot_be():
+    class Failing:
+        def close(self):
+            raise BackendError("the GPU failed")
+
+    class Backend:
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    backend = Backend()
+    detector = Detector(backend, SMALL_SPEC, pipeline=Failing())
+    with pytest.raises(BackendError, match="the GPU failed"):
+        detector.close()
+    detector.close()
+    assert backend.closed == 1
