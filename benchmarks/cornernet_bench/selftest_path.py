@@ -39,8 +39,8 @@ SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one
 SCENES_SEED = 4242  # the shipped model has not seen it
 OF_EXPORT = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-OF_ENGINE = ("onnx", "onnxruntime", "cuda")
-DISTRIBUTIONS = {"cuda": '"cuda-core[cu13]"'}  # where the name is another than the package's
+OF_ENGINE = ("onnx", "onnxruntime", "cuda.core")
+DISTRIBUTIONS = {"cuda.core": '"cuda-core[cu13]"'}  # where the name is another than the package's
 
 
 class NothingToRunError(Exception):
@@ -60,6 +60,8 @@ def whole_path(request: Request, notes: Notes) -> Finding:
         notes.keep(network=contest.network)
         images, annotations = _pictures(request, Path(name) / "scenes", notes)
         problems = compare(contest, images, annotations, notes)
+        if contest.gpu and contest.candidate.pipeline is None:
+            problems.append("nothing but the network ran on the GPU")
         if request.frames:
             problems += measure(contest, images, request.frames, notes)
         remarks = [one_line(str(one.message)) for one in told if issubclass(one.category, CornerNetWarning)]
@@ -135,7 +137,7 @@ def _in_torch(model: Path, stack: ExitStack) -> Contest:
     lead = "TensorRT is not installed: pip install tensorrt; and in its place "
     if model.suffix not in CHECKPOINTS:
         raise NothingToRunError(f"{lead}PyTorch runs a checkpoint only ({', '.join(CHECKPOINTS)}), got {model.name}")
-    _need(("torch", "safetensors", "cuda"), f"{lead}PyTorch on the GPU")
+    _need(("torch", "safetensors", "cuda.core"), f"{lead}PyTorch on the GPU")
     import torch  # noqa: PLC0415 - an extra
 
     if not torch.cuda.is_available():
@@ -194,7 +196,10 @@ def _pictures(request: Request, folder: Path, notes: Notes) -> tuple[Path, Path 
 
 
 def _installed(package: str) -> bool:
-    return package in sys.modules or util.find_spec(package) is not None
+    if package in sys.modules:
+        return True
+    whole = package.rpartition(".")[0]  # PyTorch for CUDA brings another part of ``cuda``
+    return (not whole or _installed(whole)) and util.find_spec(package) is not None
 
 
 def _need(packages: tuple[str, ...], purpose: str) -> None:

@@ -19,9 +19,9 @@ from cornernet_bench.coco import read_coco
 from cornernet_bench.timing import environment, interleave
 from cornernet_bench.tune_search import Mix, Outcome, search
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
-from cornernet_export.int8_export import INT8, STAGE, calibrate, calibration_pictures, to_int8
+from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.int8_groups import node_groups
-from cornernet_export.verify import input_of, read_some, sample_picture, verify
+from cornernet_export.verify import INT8, input_of, read_some, sample_picture, verify
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, VerificationError

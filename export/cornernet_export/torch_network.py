@@ -71,7 +71,7 @@ class TorchNetwork:
         self._make_work = work or GpuWork
         self.max_batch = max_batch
         self._half = next(model.stem.parameters()).dtype == torch.float16
-        self._prepared: set[tuple[int, Shape]] = set()
+        self._prepared = threading.local()  # PyTorch keeps by thread which algorithms it has chosen
         inside = torch.float16 if self._half else torch.float32
         largest = (max_batch, 3, *spec.largest_size)
         sizes = {name: math.prod(self._output_shape(name, largest)) for name in OUTPUT_NAMES}
@@ -152,8 +152,8 @@ class TorchNetwork:
         give_back_pools()
 
     def _prepare(self, bound: BoundTorchNetwork, shape: Shape) -> None:
-        key = (threading.get_ident(), shape)  # PyTorch keeps by thread which algorithms it has chosen
-        if key in self._prepared:
+        prepared: set[Shape] = self._prepared.__dict__.setdefault("shapes", set())
+        if shape in prepared:
             return
         stream = self._device.handle
         with PREPARATION:
@@ -166,7 +166,7 @@ class TorchNetwork:
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
             self._device.wait(self._device.stream)
-        self._prepared.add(key)
+        prepared.add(shape)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         rows, columns = ((side + 1) // self._spec.stride for side in shape[2:])

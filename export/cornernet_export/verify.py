@@ -51,6 +51,10 @@ class Tolerance:
 FP32 = Tolerance(output=1e-4, score=1e-3, iou=0.99, matched=0.98)
 # Eleven bits, through a hundred layers: about 3e-3 is seen, and pairs at the embedding's threshold come and go.
 FP16 = Tolerance(output=2e-2, score=2e-2, iou=0.9, matched=0.9)
+# On the shipped model the worst cell is off by 0.05 to 0.19 of the largest value, 95 % of the detections match and 3 %
+# are extra. Ranges that are 0.7 times or 4 times what they should be give 0.4 to 0.5 and 0.3 to 0.4, and match 74 % and
+# 88 %. What it costs in AP, only data with annotations tell.
+INT8 = Tolerance(output=0.3, score=0.1, iou=0.75, matched=0.9)
 
 
 def verify(

@@ -281,9 +281,11 @@ class Detector:
             if self._closed:
                 return
             self._closed = True
-            if self.pipeline is not None:
-                self.pipeline.close()
-            self.backend.close()
+            try:
+                if self.pipeline is not None:
+                    self.pipeline.close()
+            finally:
+                self.backend.close()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_worker import Notes, find
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet
+from cornernet_runtime.errors import KernelError
+from cornernet_runtime.kernels import device
 from cornernet_runtime.machine import Gpu, ProbeError
 from cornernet_runtime.pipeline import GpuPipeline
 from cornernet_runtime.pipeline.gpu import STAGES
@@ -250,6 +253,18 @@ def test_an_engine_that_is_off_is_a_failure(on_doubles, bundle, images, notes):
     assert max(check["error"] for check in found.figures["verification"]["outputs"]) == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.usefixtures("on_doubles")
+def test_a_gpu_that_runs_the_network_only_is_a_failure(bundle, images, notes, monkeypatch):
+    def fail(*_arguments):
+        raise KernelError("NVRTC is not installed")
+
+    monkeypatch.setattr(device, "load_program", fail)
+    found = find("L6", request(bundle, images), notes)
+    assert found.state == "failed"
+    assert "nothing but the network ran on the GPU; " in found.said
+    assert "NVRTC is not installed; frames are prepared" in found.said
+
+
 def test_an_engine_that_cannot_be_built_is_a_failure(on_doubles, bundle, images, notes):
     on_doubles.build_errors = ["no memory for the engine"]
     found = find("L6", request(bundle, images), notes)
@@ -295,6 +310,22 @@ def test_pytorch_on_the_gpu_is_asked_for_in_float16(gpus, tensorrt, checkpoint_p
     assert found.figures["network"] == f"PyTorch {torch.__version__}, fp16, on the GPU"
     assert found.figures["gpu"] == tensorrt.gpu.name
     assert found.figures["detections_reference"] > 10
+
+
+@pytest.mark.parametrize("other", [(), ("bindings",)])
+def test_a_gpu_without_cuda_core_is_skipped(gpus, checkpoint_path, images, notes, monkeypatch, tmp_path, other):
+    """PyTorch for CUDA brings ``cuda.bindings``, so there is a package ``cuda``."""
+    gpus.append(A_GPU)
+    for part in other:
+        (tmp_path / "cuda" / part).mkdir(parents=True)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(path for path in sys.path if not Path(path, "cuda").is_dir())])
+    for name in ("torch", "safetensors"):
+        assert name in sys.modules
+    found = find("L6", request(checkpoint_path, images), notes)
+    assert found.state == "skipped", found
+    assert found.said.endswith('PyTorch on the GPU needs what is not installed: pip install "cuda-core[cu13]"')
 
 
 # The real pipeline, on a driver that runs it on the CPU.

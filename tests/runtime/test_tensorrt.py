@@ -300,6 +300,33 @@ def test_preparation_and_capture_take_turns_in_a_process():
     assert taken == [False, False]
 
 
+def test_engines_and_shapes_come_and_go_in_turn_with_captures(tensorrt, engine):
+    done = []
+
+    def open_run_and_close():
+        backend = open_backend(engine)
+        backend(noise(1, (63, 95)))
+        done.append("run")
+        backend.close()
+        done.append("close")
+
+    thread = threading.Thread(target=open_run_and_close)
+    with PREPARATION:
+        thread.start()
+        thread.join(0.3)
+        assert tensorrt.surface.called("Runtime", "deserialize_cuda_engine") == []
+    thread.join()
+    assert done == ["run", "close"]
+    backend = open_backend(engine)
+    backend(noise(1, (63, 95)))
+    thread = threading.Thread(target=backend.close)
+    with PREPARATION:
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join()
+
+
 def test_a_clone_that_finds_no_memory_leaves_the_first_as_it_was(tensorrt, engine):
     with Detector.open(engine) as detector:
         expected = detector(FRAME)

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError
 from cornernet_runtime.geometry import place, usable_scales
 from cornernet_runtime.kernels.device import LoadedKernels
@@ -189,9 +190,10 @@ class GpuPipeline:
         stages.append(("download", partial(self._work.download, plan, slot.found)))
         marks = [self._device.new_event(timed=True) for _ in range(len(stages) + 1)]
         with self._settled():
-            for _, enqueue in stages:  # the first run of a network that was bound prepares it
-                enqueue()
-            self._device.wait(self._device.stream)
+            with PREPARATION:
+                for _, enqueue in stages:  # the first run of a network that was bound prepares it
+                    enqueue()
+                self._device.wait(self._device.stream)
             for _ in range(LEAD):
                 self._work.run(plan)
             self._device.stream.record(marks[0])
