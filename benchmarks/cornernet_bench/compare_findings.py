@@ -12,8 +12,7 @@ from cornernet_bench.compare_report import Against, Agreement, Ratio
 from cornernet_bench.latency_subjects import runs_on_gpu
 from cornernet_bench.oracle import analyse
 from cornernet_bench.oracle_repairs import LEAST_LOSS, REPAIRS, Difference, relabelled
-from cornernet_export.int8_export import INT8
-from cornernet_export.verify import FP16, FP32, Tolerance, compare_detections
+from cornernet_export.verify import FP16, FP32, INT8, Tolerance, compare_detections
 from cornernet_runtime.geometry import place
 from cornernet_runtime.records import to_json
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 # Same class, a box and a score that a user would call the same; detections below 0.1 are not compared.
 AGREE = Tolerance(output=0, score=0.1, iou=0.75, matched=1)
 ALIKE = 98.0  # percent of agreement below which equal maps must have been decoded in another way
+BFLOAT16_OUTPUT = 5e-2  # eight bits a value, over all layers
 ORACLE_PICTURES = 200  # that a loss is looked for on
 WIRINGS = frozenset(repair.name for repair in REPAIRS if repair.part == "wiring")
 AFTER_NETWORK = "after_network"  # a cause: decode, or soft-NMS
@@ -143,6 +143,8 @@ def _tolerance(first: Entrant, other: Entrant) -> float:
     precisions = {first.opened.precision, other.opened.precision}
     if "int8" in precisions:
         return INT8.output
+    if "bf16" in precisions:
+        return BFLOAT16_OUTPUT
     # A GPU rounds float32 to TF32, whose mantissa is that of float16.
     half = "fp16" in precisions or runs_on_gpu(first.detector) or runs_on_gpu(other.detector)
     return FP16.output if half else FP32.output

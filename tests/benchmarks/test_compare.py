@@ -12,7 +12,7 @@ import pytest
 from browser import chromium, look
 from faulty_models import SHIPPED, shipped_with_scenes
 from interrupts import interrupting
-from json_schema import compare_schema, problems
+from json_schema import compare_schema, latency_schema, problems
 
 from cornernet_bench.accuracy import evaluate
 from cornernet_bench.cli import main
@@ -59,6 +59,15 @@ def test_the_report_is_what_the_schema_says_and_knows_every_key(written):
     for key in report:
         assert list(problems({name: value for name, value in report.items() if name != key}, SCHEMA)), key
     assert list(problems(report | {"surprise": 1}, SCHEMA))
+
+
+def test_the_schema_has_of_latency_what_latency_has():
+    latency = latency_schema()
+    opened = SCHEMA["properties"]["results"]["items"]["properties"]["opened"]
+    assert SCHEMA["$defs"] == latency["$defs"]
+    assert SCHEMA["properties"]["machine"] == latency["properties"]["machine"]
+    assert opened["required"] == latency["properties"]["model"]["required"]
+    assert opened["properties"]["precision"] == latency["properties"]["model"]["properties"]["precision"]
 
 
 def test_what_cannot_run_is_named_with_its_error_and_the_rest_goes_on(written, folder):
