@@ -62,7 +62,7 @@ PLANTS = {
     "positional stream": (Backend._prepare, "copy_from(source, stream=stream)", "copy_from(source, stream)"),
     "graph": (cuda_graphs.ShapeGraphs._capture, ".end_building()", ".end_capture()"),
     "graph's launch": (cuda_graphs.ShapeGraphs.run, "graph.launch(self._stream)", "graph.launch()"),
-    "stream's wait": (Backend.__call__, "self.device.stream.sync()", "self.device.stream.synchronize()"),
+    "stream's wait": (cuda_device.CudaDevice.wait, "work.sync()", "work.synchronize()"),
     "driver": (cuda_device.CudaDevice.free_memory, "cuMemGetInfo()", "cuMemGetInfo_v2()"),
 }
 # The same, for the pipeline.
