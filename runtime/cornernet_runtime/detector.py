@@ -269,6 +269,7 @@ class Detector:
                     flip=self.flip,
                     scales=self.scales,
                     kernels=self.pipeline.kernels,
+                    depth=self.pipeline.depth,
                 )
             return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
         except BaseException:

@@ -223,6 +223,7 @@ def test_a_clone_shares_the_engine_and_has_a_context_of_its_own(tensorrt, engine
     frames = [np.random.default_rng(seed).integers(0, 256, (126, 190, 3), dtype=np.uint8) for seed in range(4)]
     with Detector.open(engine) as one, one.clone() as two:
         assert two.pipeline.kernels is one.pipeline.kernels
+        assert two.pipeline.depth == one.pipeline.depth == 2
         expected = [one(frame) for frame in frames]
         for found in in_threads(*(lambda detector=each: [detector(frame) for frame in frames] for each in (one, two))):
             for have, want in zip(found, expected, strict=True):

@@ -55,6 +55,7 @@ class GpuPipeline:
 
     Attributes:
         kernels: Of the device; another pipeline on it may share them.
+        depth: As given.
 
     Raises:
         BackendError: The decode or suppression of ``spec`` exceeds what the kernels keep, there is no memory, or
@@ -81,6 +82,7 @@ class GpuPipeline:
         self.kernels = kernels or LoadedKernels(device)
         views = len(self._scales) * (2 if flip else 1)
         merging = len(self._scales) > 1
+        self.depth = depth
         self._ring = Ring(device, depth)
         self._work = PlanWork(device, network, spec, views, self.kernels, merging=merging)
         self._numbers = count()
