@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.compare_contestant import FORM, parse_contestant
 from cornernet_bench.latency_cli import INTERRUPTED, count_text, progress_bar
-from cornernet_bench.outputs import check_outputs, check_picture
+from cornernet_bench.outputs import check_outputs, check_page, check_picture
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
@@ -64,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(arguments.models) < 2:
         raise CornerNetError("compare takes two models or more; cornernet-bench accuracy and latency take one")
     check_picture(arguments.picture)
+    check_page(arguments.html)
     check_outputs(arguments.json, arguments.html, arguments.picture)
     request = CompareRequest(
         contestants=tuple(arguments.models),

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def compare_page(report: CompareReport, date: str, command: str) -> str:
     """Return the page of a comparison; ``date`` and ``command`` say when and how it was made.
 
-    Raises:
-        OutputError: Jinja or matplotlib is not installed.
+    Needs what ``outputs.check_page`` asks for.
     """
     title = f"{len(report.results)} models compared" + (" (partial)" if report.partial else "")
     return page(title, _parts(report), date, command)

@@ -25,8 +25,7 @@ WIDE, NARROW = (8.0, 3.2), (4.2, 3.2)  # inches
 def latency_page(report: LatencyReport, date: str, command: str) -> str:
     """Return the page of a measurement; ``date`` and ``command`` say when and how it was made.
 
-    Raises:
-        OutputError: Jinja or matplotlib is not installed.
+    Needs what ``outputs.check_page`` asks for.
     """
     return page(f"Latency of {report.model.path}", _parts(report), date, command)
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.errors import OutputError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -52,21 +50,16 @@ class _Part:
 
 
 def page(title: str, parts: Iterable[Block | Picture], date: str, command: str) -> str:
-    """Return the page.
+    """Return the page; needs what ``outputs.check_page`` asks for.
 
     Args:
         title: Of the report.
         parts: What it consists of, in order.
         date: When it was made.
         command: That made it.
-
-    Raises:
-        OutputError: Jinja or matplotlib is not installed.
     """
-    try:
-        import jinja2  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise OutputError("no HTML: Jinja is not installed; pip install jinja2") from error
+    import jinja2  # noqa: PLC0415 - an extra
+
     source = resources.files("cornernet_bench").joinpath("templates/report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(source).render(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cornernet_bench.outputs import check_outputs
+from cornernet_bench.outputs import check_outputs, check_page
 from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
@@ -87,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
     console = console_for_people()
+    check_page(arguments.html)
     check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
         model=arguments.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from importlib import util
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import OutputError
@@ -21,6 +22,13 @@ def check_picture(path: Path | None) -> None:
     """Raise OutputError unless a picture can be drawn into a file of this name; None is none."""
     if path is not None and path.suffix not in PICTURE_FORMATS:
         raise OutputError(f"{path}: cannot be drawn; name a {', '.join(PICTURE_FORMATS)} file")
+
+
+def check_page(path: Path | None) -> None:
+    """Raise OutputError unless what makes a page in HTML is installed; None is none."""
+    for name in ("jinja2", "matplotlib") if path is not None else ():
+        if util.find_spec(name) is None:
+            raise OutputError(f"no HTML: {name} is not installed; pip install {name}")
 
 
 def new_figure(inches: tuple[float, float]) -> Figure:

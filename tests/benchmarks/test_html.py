@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from importlib import util
 
 import pytest
 from browser import chromium, look
@@ -97,6 +98,14 @@ def test_drawings_take_the_colour_of_the_page_and_have_their_text_as_text(crowde
     assert read.tags.count("text") >= 2 * 3
     assert "fill: currentColor" in crowded.replace("fill:currentColor", "fill: currentColor")
     assert "#012345" not in crowded
+
+
+@pytest.mark.parametrize("command", ["latency", "compare"])
+def test_without_jinja_a_page_is_refused_before_the_work(command, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "jinja2" else name)
+    more = ["missing", "--annotations", "a.json", "--images", "a"] if command == "compare" else []
+    assert main([command, "missing", *more, "--html", str(tmp_path / "a.html")]) == 1
+    assert capfd.readouterr().err == "error: no HTML: jinja2 is not installed; pip install jinja2\n"
 
 
 @needs_chromium
