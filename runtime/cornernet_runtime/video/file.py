@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +29,10 @@ class VideoFile:
 
     Args:
         path: Of the file.
-        start: Seconds on the file's own clock; frames before it are not given.
+        start: Seconds from its beginning; frames before are not given.
 
     Attributes:
+        begin: Time of the first frame on the file's own clock, seconds, as the file announces it.
         duration: Seconds that the file should last, or None where it does not say.
         rate: Frames a second on average, as the file announces it, or None.
 
@@ -50,6 +53,7 @@ class VideoFile:
         except VideoError:
             self.close()
             raise
+        self.begin = float((self._stream.start_time or 0) * self._stream.time_base)
         self.duration = self._declared_duration()
         self.rate: Fraction | None = self._stream.average_rate
         self._damaged = 0  # packets that cannot be decoded, and frames that were patched up
@@ -61,13 +65,12 @@ class VideoFile:
         Raises:
             VideoError: No frame can be decoded.
         """
-        index, last = 0, -1.0
-        if self._start > 0:
-            self._container.seek(int(self._start / self._av.time_base), backward=True)
-        for picture in self._pictures():
+        index, last = 0, self.begin
+        start = self.begin + self._start
+        for picture in self._pictures_from(start) if self._start > 0 else self._pictures():
             ticks, time_base = self._time_of(picture, index)
             seconds = float(ticks * time_base)
-            if seconds < self._start:
+            if self._start > 0 and seconds < start:
                 continue
             frame = VideoFrame(self._image(picture), index, ticks, time_base, self.name)
             index, last, self._unit = index + 1, seconds, seconds - last
@@ -77,9 +80,10 @@ class VideoFile:
             self.problems.append(f"{self.name}: damaged in {places}, where frames are missing or patched up")
         if index == 0:
             raise VideoError(f"{self.name}: expected frames{self._from_start()}, got none")
-        if self.duration is not None and last + 2 * self._unit < 0.98 * self.duration:
+        lasted = last - self.begin
+        if self.duration is not None and lasted + 2 * self._unit < 0.98 * self.duration:
             self.problems.append(
-                f"{self.name}: ends at {last:.2f} s of {self.duration:.2f} s: it is cut short or damaged"
+                f"{self.name}: ends after {lasted:.2f} s of {self.duration:.2f} s: it is cut short or damaged"
             )
 
     def close(self) -> None:
@@ -105,13 +109,28 @@ class VideoFile:
         return stream
 
     def _declared_duration(self) -> float | None:
-        """Return when the last frame should end; a container's own duration may be that of a longer sound."""
+        """Return how long the frames should last; a container's own duration may be that of a longer sound."""
         stream, container = self._stream, self._container
         if stream.duration is not None:
-            return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+            return float(stream.duration * stream.time_base)
         if container.duration is not None and len(container.streams) == 1:
-            return float((container.start_time or 0) + container.duration) / float(self._av.time_base)
+            return float(container.duration / self._av.time_base)
         return None
+
+    def _pictures_from(self, start: float) -> Iterator[Any]:
+        """Yield what can be decoded, from some picture on that is not after a time."""
+        for earlier in (0, 10):  # seconds; some containers are searched roughly, beyond the key frame that is needed
+            with contextlib.suppress(self._av.error.FFmpegError):
+                self._container.seek(int((start - earlier) * self._av.time_base), backward=True)
+                pictures = self._pictures()
+                first = next(pictures, None)
+                if first is not None and first.pts is not None and float(first.pts * first.time_base) <= start:
+                    return itertools.chain([first], pictures)
+        self._container.close()
+        self._container = self._open()
+        self._stream = self._video_track()
+        self._damaged = 0
+        return self._pictures()
 
     def _pictures(self) -> Iterator[Any]:
         """Yield what can be decoded, and count what cannot."""

@@ -19,7 +19,7 @@ class VideoFrame:
     Attributes:
         image: uint8 [H, W, 3], BGR, as it is shown; or an array on a GPU, as ``Detector`` takes them.
         index: Of the frame among those that its source read, from 0; frames that are dropped leave a gap.
-        ticks: Time of the frame, in units of ``time_base``; it grows from frame to frame.
+        ticks: Time of the frame, in units of ``time_base``; it never falls from frame to frame.
         time_base: Seconds, exactly.
         source: Name of the source.
     """

@@ -150,6 +150,55 @@ class Camera:
         self._capture.release()
 
 
+class Part:
+    """Some frames of another source, with their indices and times there.
+
+    Args:
+        source: Whose.
+        every: Of so many frames the first is given.
+        start: Seconds from the first frame; those before are left out.
+        duration: Seconds from the first frame that is given, after which it ends; None for all.
+
+    Attributes:
+        duration: Seconds that it should last, as far as that is known.
+
+    Raises:
+        VideoError: ``every`` or ``duration`` is below what there can be.
+    """
+
+    def __init__(self, source: Source, *, every: int = 1, start: float = 0.0, duration: float | None = None) -> None:
+        if every < 1 or (duration is not None and not duration > 0):
+            raise VideoError(f"expected every 1 or more and duration above 0, got {every} and {duration}")
+        self.name, self.live, self.problems = source.name, source.live, source.problems
+        self._source, self._every, self._start, self._limit = source, every, start, duration
+        known = [seconds for seconds in (duration, getattr(source, "duration", None)) if seconds is not None]
+        self.duration: float | None = min(known, default=None)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """Yield the frames.
+
+        Raises:
+            CornerNetError: As the source does.
+        """
+        begin: float | None = None
+        count = 0
+        for frame in self._source:
+            begin = frame.seconds + self._start if begin is None else begin
+            if frame.seconds < begin:
+                continue
+            if count == 0:
+                begin = frame.seconds
+            if self._limit is not None and frame.seconds >= begin + self._limit:
+                return
+            if count % self._every == 0:
+                yield frame
+            count += 1
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
 def open_source(source: object) -> Source:
     """Return what gives the frames of a source.
 

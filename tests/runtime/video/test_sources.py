@@ -84,6 +84,18 @@ def test_a_start_leaves_out_what_comes_before_it(tmp_path):
     assert np.array_equal(frames[0].image, expected[33][1]), "1.32 s is frame 33"
 
 
+def test_a_start_counts_from_the_first_frame(tmp_path):
+    ticks = [12800 * 100 + STEP * index for index in range(50)]
+    path = write_clip(tmp_path / "a.ts", moving_shapes(50), ticks, keyframes=10)
+    source = VideoFile(path, start=1.0)
+    assert source.begin == pytest.approx(100, abs=2), "transport streams begin a little later"
+    assert source.duration == pytest.approx(2)
+    frames = frames_of(source)
+    assert len(frames) == 25
+    assert frames[0].seconds == pytest.approx(source.begin + 1)
+    assert source.problems == []
+
+
 def test_a_start_beyond_the_end_is_named(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_shapes(5))
     with pytest.raises(VideoError, match=r"a\.mp4: expected frames from 9 s on, got none"):
@@ -155,7 +167,7 @@ def test_a_file_that_is_cut_short_gives_what_is_there_and_says_where_it_ends(tmp
     for frame, (_, image) in zip(frames[:-1], whole, strict=False):
         assert np.array_equal(frame.image, image)
     (problem,) = source.problems
-    assert problem == f"{path}: ends at {frames[-1].seconds:.2f} s of 2.00 s: it is cut short or damaged"
+    assert problem == f"{path}: ends after {frames[-1].seconds:.2f} s of 2.00 s: it is cut short or damaged"
 
 
 def test_a_damaged_packet_costs_frames_up_to_the_next_key_frame_and_is_told(tmp_path):
