@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.half_range import largest_activations, largest_weights, overflow_of
+from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.torch_backend import TorchBackend
-from cornernet_export.verify import FP16, FP32, input_of, read_some, sample_picture, verify
+from cornernet_export.verify import FP16, FP32, INT8, input_of, read_some, sample_picture, verify
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, Verification, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, SizeError, VerificationError
@@ -20,13 +23,16 @@ from cornernet_runtime.files import new_folder, sha256
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from cornernet_runtime.spec import Batch, ModelSpec, Precision, Size
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cornernet_runtime.spec import Batch, Int8Target, ModelSpec, Precision, Size
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 DYNAMIC_LARGEST = (1023, 1023)  # COCO's pictures, 640 pixels long, at the paper's largest scale of 1.5
+_ADVICE = {"int8": "; calibrate on more pictures like those in use, or add --force to keep it"}
 EXTERNAL_DATA_LIMIT = 1_800_000_000  # bytes; protobuf ends at 2 GiB
 
 
@@ -44,10 +50,11 @@ class ExportRequest:
         arch: Architecture to expect of the checkpoint; None takes what it shows.
         class_names: Names in place of the checkpoint's; None keeps them.
         stacks: Hourglasses to keep; None keeps all.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         pictures: Files or folders of pictures to verify on, and to look for float16 overflow on, of which 32 are taken;
-            none takes the one that comes with the package.
-        force: Whether an existing output folder is replaced, and a float16 model kept that overflows or is off.
+            none takes the one that comes with the package. INT8 is calibrated on up to 256 of them.
+        target: Whom an INT8 model is for.
+        force: Whether an existing output folder is replaced, and a float16 or INT8 model kept that overflows or is off.
     """
 
     checkpoint: Path
@@ -60,6 +67,7 @@ class ExportRequest:
     stacks: int | None = None
     precision: Precision = "fp32"
     pictures: tuple[str, ...] = ()
+    target: Int8Target = "cpu"
     force: bool = False
 
 
@@ -83,7 +91,7 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        FrameError: A picture cannot be read.
+        FrameError: A picture cannot be read, or INT8 has none to be calibrated on.
         ModelError: The model has fewer stacks than asked for.
         SizeError: A size is off the network's modulus, or named twice.
         OutputError: The folder exists and ``force`` is off or it is no bundle, it holds the checkpoint, or it cannot be
@@ -91,6 +99,7 @@ def export_bundle(
         VerificationError: The export differs from the checkpoint by more than the tolerance, or float16 overflows.
     """
     _check_output(request)
+    calibration = calibration_pictures(request.pictures) if request.precision == "int8" else []
     with new_folder(request.output, replace=request.force) as folder:
         frames = read_some(request.pictures) if request.pictures else [sample_picture()]
         on_stage("loading the checkpoint")
@@ -113,15 +122,19 @@ def export_bundle(
             verification += verify(reference, half, "PyTorch fp32 -> PyTorch fp16", tolerance, frames)
             reference, name = half, "PyTorch fp16"
         on_stage("exporting to ONNX")
-        _save(build_onnx(deployed, spec), folder / ONNX_NAME)
+        save_onnx(build_onnx(deployed, spec), folder / ONNX_NAME)
         on_stage("verifying ONNX Runtime against PyTorch")
         with Detector.open(folder / ONNX_NAME) as exported:
             verification += verify(reference, exported, f"{name} -> ONNX Runtime", tolerance, frames)
+        forgivable = request.precision == "fp16" or (request.precision == "int8" and verification.passed)
+        if request.precision == "int8" and verification.passed:
+            verification += _quantise(folder / ONNX_NAME, request.target, calibration, frames, on_stage)
+            spec = replace(spec, precision="int8", int8_target=request.target)
         on_verified(verification)
-        if not verification.passed and not (request.force and request.precision == "fp16"):
+        if not verification.passed and not (request.force and forgivable):
             raise VerificationError(
                 f"{request.checkpoint}: the export differs from the checkpoint by more than the tolerance; "
-                "nothing was written",
+                f"nothing was written{_ADVICE.get(request.precision, '')}",
             )
         if request.checkpoint.suffix != ".safetensors":
             save_checkpoint(folder / CHECKPOINT_NAME, checkpoint.model, checkpoint.spec)
@@ -131,8 +144,30 @@ def export_bundle(
     return manifest
 
 
+def _quantise(
+    path: Path,
+    target: Int8Target,
+    calibration: Sequence[Path],
+    frames: Sequence[NDArray[np.uint8]],
+    on_stage: Callable[[str], None],
+) -> Verification:
+    """Replace the float32 model at ``path``, which was verified, by an INT8 one; return how they compare."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".float32.") as folder:
+        for file in path.parent.glob(f"{path.name}*"):
+            file.rename(Path(folder) / file.name)
+        model = onnx.load(Path(folder) / path.name)
+        with Detector.open(Path(folder) / path.name) as exact:
+            ranges = calibrate(model, target, exact, calibration, on_stage)
+            save_onnx(to_int8(model, ranges, exact, target), path)
+            del model
+            on_stage("verifying int8 against float32")
+            with Detector.open(path) as quantised:
+                return verify(exact, quantised, STAGE, INT8, frames, noise=False)
+
+
 def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
     """Return the spec of the exported model: the trained one's, at the sizes that were asked for."""
+    precision: Precision = "fp16" if request.precision == "fp16" else "fp32"  # which INT8 is made of
     sizes = request.sizes or ((DYNAMIC_LARGEST, trained.input_size) if request.dynamic else (trained.input_size,))
     if len(set(request.sizes)) < len(request.sizes):
         raise SizeError(f"sizes: expected distinct ones, got {', '.join(f'{h}x{w}' for h, w in sizes)}")
@@ -147,7 +182,7 @@ def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
             dynamic=True,
             batch=request.batch,
             geometry="native",
-            precision=request.precision,
+            precision=precision,
         )
     return replace(
         trained,
@@ -157,7 +192,7 @@ def _deployed_spec(trained: ModelSpec, request: ExportRequest) -> ModelSpec:
         dynamic=False,
         batch=request.batch,
         geometry="fit",
-        precision=request.precision,
+        precision=precision,
     )
 
 
@@ -174,7 +209,8 @@ def _check_output(request: ExportRequest) -> None:
         raise OutputError(f"{request.output} is no bundle (it has no {MANIFEST_NAME}), so --force does not replace it")
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, its weights into a second file where they exceed what one can hold."""
     # Not ByteSize(): it serialises, which copies every weight and fails where protobuf does.
     external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EXTERNAL_DATA_LIMIT
     try:

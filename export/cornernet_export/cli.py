@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from cornernet_export.cli_usage import complaint
 from cornernet_runtime.backends.tensorrt_plugin import search_plugin
-from cornernet_runtime.bundle import ENGINE_NAME, MANIFEST_NAME
+from cornernet_runtime.bundle import ENGINE_NAME
 from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
 from cornernet_runtime.errors import CheckpointError
 from cornernet_runtime.plugin import PLUGIN_VARIABLE
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    complaint = _complaint(arguments, parser)
-    if complaint:
-        parser.error(complaint)
+    wrong = complaint(arguments, parser)
+    if wrong:
+        parser.error(wrong)
     return run_command(lambda: _run(arguments))
 
 
@@ -41,24 +42,19 @@ def _run(arguments: argparse.Namespace) -> int:
         search_plugin(arguments.plugin)  # before minutes of work
     if arguments.output is None:
         return _add_engine(arguments, arguments.checkpoint)
+    if arguments.engine:
+        _tell_what_is_missing()
     status = _export(arguments)
     return _add_engine(arguments, arguments.output) if arguments.engine and status == 0 else status
 
 
-def _complaint(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str | None:
-    """Return what is wrong with options that each are right, or None."""
-    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
-    flags = {name: f"--{name.replace('_', '-')}" for name in vars(arguments)}
-    if not arguments.engine:
-        lonely = sorted(flags[name] for name in given & set(_ENGINE_OPTIONS))
-        if lonely:
-            return f"{', '.join(lonely)}: only with --engine"
-    if arguments.output is not None:
-        return None
-    if not arguments.engine or not (arguments.checkpoint / MANIFEST_NAME).is_file():
-        return "the following arguments are required: --output"
-    foreign = sorted(flags[name] for name in given - {*_ENGINE_OPTIONS, "checkpoint", "engine", "calibration", "force"})
-    return f"{', '.join(foreign)}: not with a bundle, which gets an engine of what it is" if foreign else None
+def _tell_what_is_missing() -> None:
+    """Say before the export, which may take minutes, that there will be no engine; its error says what to do."""
+    from cornernet_export.engine_build import why_no_engine  # noqa: PLC0415 - imports onnx
+
+    missing = why_no_engine()
+    if missing is not None:
+        console_for_people().print(f"there will be no engine: {missing}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
@@ -107,6 +103,7 @@ def _export(arguments: argparse.Namespace) -> int:
         class_names=None if arguments.classes is None else _read_names(arguments.classes),
         stacks=arguments.stacks,
         precision=arguments.precision,
+        target=arguments.target,
         pictures=() if arguments.calibration is None else (arguments.calibration,),
         force=arguments.force,
     )
@@ -201,6 +198,7 @@ def _mark(passed: bool) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cornernet-export",
+        usage="cornernet-export CHECKPOINT --output DIR [options]\n       cornernet-export BUNDLE --engine [options]",
         description="Export a CornerNet checkpoint to a bundle: ONNX with its side-car, verified against PyTorch.",
     )
     parser.add_argument(
@@ -234,31 +232,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, in order, one a line")
     parser.add_argument("--stacks", type=int, metavar="N", help="cut the network after its first N hourglasses")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and activations (default fp32)"
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of weights and activations (default fp32)",
     )
     parser.add_argument(
         "--calibration",
         metavar="DIR",
-        help="pictures to verify on, and to look for fp16 overflow on (default: one that comes along)",
+        help="pictures to verify on, and to look for fp16 overflow on (default: one that comes along); int8 needs some "
+        "hundred, of which it takes up to 256",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "tensorrt"),
+        default="cpu",
+        help="who runs an int8 model: ONNX Runtime on a CPU (default), or TensorRT",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder if it exists, and keep an fp16 model or an engine that is off",
+        help="replace the output folder if it exists, and keep an fp16 or int8 model or an engine that is off",
     )
     _add_engine_options(parser.add_argument_group("TensorRT engine"))
     return parser
-
-
-_ENGINE_OPTIONS = (
-    "plugin",
-    "require_plugin",
-    "portable",
-    "timing_cache",
-    "optimization_level",
-    "hardware_compatibility",
-    "tf32",
-)
 
 
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:

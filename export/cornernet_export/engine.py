@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_export.engine_build import BuiltEngine, EngineOptions, build_engine, why_no_engine
-from cornernet_export.verify import FP16, Tolerance, read_some, sample_picture, verify
+from cornernet_export.verify import FP16, INT8, Tolerance, read_some, sample_picture, verify
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, Verification, read_manifest, write_manifest
@@ -76,12 +76,14 @@ def add_engine(
         KeyboardInterrupt: The user interrupted.
     """
     manifest = read_manifest(request.bundle, check_engine=False)  # a damaged engine is replaced
+    if manifest.spec.int8_target == "cpu":
+        raise EngineError(f"{request.bundle} is int8 for a CPU; for an engine export it with --target tensorrt")
     frames = read_some(request.pictures) if request.pictures else [sample_picture()]
     missing = why_no_engine()
     if missing is not None:
         raise EngineError(
             f"no TensorRT engine can be built here: {missing}; {request.bundle} holds the ONNX model, and where "
-            f"there are TensorRT and a GPU this adds the engine: cornernet-export {request.bundle} --engine"
+            f"there are TensorRT and a GPU this adds the engine: {request.options.command(request.bundle)}"
         )
     built = build_engine(request.bundle / ONNX_NAME, manifest.spec, request.options, on_stage)
     try:
@@ -116,9 +118,11 @@ def _verify(
     frames: Sequence[NDArray[np.uint8]],
 ) -> Verification:
     """Compare the engine with the ONNX file at its sizes and its largest batch, and let go of it."""
-    tolerance = ENGINE_FP32 if spec.precision == "fp32" and not record.tf32 else FP16
+    # In INT8, values next to a rounding's edge fall to either side, as between INT8 and float32.
+    tolerance = {"fp32": FP16 if record.tf32 else ENGINE_FP32, "fp16": FP16, "int8": INT8}[spec.precision]
+    noise = tolerance != INT8
     with Detector(OnnxRuntimeBackend(model, spec), spec) as reference, Detector(engine, spec) as candidate:
-        return verify(reference, candidate, STAGE, tolerance, frames, largest_batch=spec.batch[2])
+        return verify(reference, candidate, STAGE, tolerance, frames, largest_batch=spec.batch[2], noise=noise)
 
 
 def _install(bundle: Path, plan: Path, built: BuiltEngine, manifest: Manifest, verification: Verification) -> Manifest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from cornernet_export.engine_cache import attach_cache, default_cache, keep_cache
@@ -51,6 +52,16 @@ class EngineOptions:
     hardware_compatibility: Compatibility = "none"
     tf32: bool = False
     keep_failed: bool = False
+
+    def command(self, bundle: Path) -> str:
+        """Return the command that builds an engine for a bundle with these options."""
+        words = ["cornernet-export", str(bundle), "--engine"]
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != one.default:
+                flag = "--force" if one.name == "keep_failed" else f"--{one.name.replace('_', '-')}"
+                words += [flag] if value is True else [flag, str(value)]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from cornernet_runtime.nms import merging_soft_nms, soft_nms
 from cornernet_runtime.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Detector:
     """A network with everything around it: geometry, decode and suppression.
 
     One detector serves one thread, since its buffers are reused from frame to frame; ``clone`` gives another thread its
-    own.
+    own. A second thread is refused while the first is at work, and so is all work once the detector is closed.
 
     Args:
         backend: Runs the network.
@@ -79,6 +80,7 @@ class Detector:
         self._preprocess = Preprocessor(spec.normalisation)
         self._input = np.empty(0, np.float32)
         self.stages: Callable[[str], AbstractContextManager[object]] = nullcontext
+        self._busy, self._closed = Lock(), False
 
     @classmethod
     def open(
@@ -167,13 +169,16 @@ class Detector:
 
         Raises:
             FrameError: The frame has another shape or type.
+            BackendError: The network cannot be run, the detector is at work in another thread, or it is closed.
         """
         return self.batch([frame])[0]
 
     def batch(self, frames: Sequence[object]) -> list[Detections]:
         """Detect the objects of several frames, of any sizes, in as few runs of the network as it can take."""
-        if self.pipeline is not None:
-            return self.pipeline(frames)
+        with self._at_work():
+            return self._batch(frames) if self.pipeline is None else self.pipeline(frames)
+
+    def _batch(self, frames: Sequence[object]) -> list[Detections]:
         pictures = [check_frame(frame) for frame in frames]
         views = [place(picture.shape[:2], self.spec, self.scales, flip=self.flip) for picture in pictures]
         by_size: dict[Size, list[tuple[int, int]]] = {}
@@ -217,7 +222,8 @@ class Detector:
     def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
         """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""
         view = place(check_frame(frame).shape[:2], self.spec, [max(self.scales)])[0]
-        return self._run([frame], [view])[0], view
+        with self._at_work():
+            return self._run([frame], [view])[0], view
 
     def finish(self, maps: CornerMaps, placement: Placement) -> Detections:
         """Turn the maps of one view into detections: decode, back to the frame, suppress."""
@@ -261,9 +267,10 @@ class Detector:
         rest is its own: stream, buffers, captured graphs.
 
         Raises:
-            BackendError: There is no memory for another, or the pipeline was made by the caller around another network
-                than the backend's.
+            BackendError: There is no memory for another, the detector is closed, or the pipeline was made by the caller
+                around another network than the backend's.
         """
+        self._check_open()
         if self.pipeline is not None and not isinstance(self.backend, DeviceBackend):
             raise BackendError(
                 f"the pipeline's network is not that of the backend {self.backend.name}; clone the network, and make "
@@ -289,10 +296,34 @@ class Detector:
             raise
 
     def close(self) -> None:
-        """Let go of the backend, and of the pipeline."""
-        if self.pipeline is not None:
-            self.pipeline.close()
-        self.backend.close()
+        """Let go of the backend, and of the pipeline, once what is under way is over; again it does nothing."""
+        with self._busy:
+            if self._closed:
+                return
+            self._closed = True
+            if self.pipeline is not None:
+                self.pipeline.close()
+            self.backend.close()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Keep other threads out, whose frames would be written into the buffers of this one's."""
+        if not self._busy.acquire(blocking=False):
+            raise BackendError("this detector is at work in another thread; clone() gives each thread its own")
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._busy.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("this detector is closed; open the model again")
+
+    def __repr__(self) -> str:
+        sizes = "any size" if self.spec.dynamic else " or ".join(f"{high}x{wide}" for high, wide in self.spec.sizes)
+        around = "on the CPU" if self.pipeline is None else "in the GPU pipeline"
+        return f"<Detector: {self.spec.name}, {self.spec.precision}, {sizes}, {self.backend.name}, the rest {around}>"
 
     def __enter__(self) -> Self:
         return self

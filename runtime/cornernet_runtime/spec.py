@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 
 NmsMethod = Literal["gaussian", "linear", "hard"]
 Precision = Literal["fp32", "fp16", "int8"]
+Int8Target = Literal["cpu", "tensorrt"]
 Geometry = Literal["fit", "native"]
 Size = tuple[int, int]  # height, width
 Batch = tuple[int, int, int]  # smallest, usual, largest
@@ -121,6 +122,7 @@ class ModelSpec:
         decode: Corner maps to candidates.
         nms: Candidates to detections.
         precision: Of the weights and activations inside; inputs and outputs are always float32.
+        int8_target: Whom an int8 model was quantised for, a CPU or TensorRT; None for other precisions.
     """
 
     name: str
@@ -137,6 +139,7 @@ class ModelSpec:
     decode: DecodeParameters = field(default_factory=DecodeParameters)
     nms: NmsParameters = field(default_factory=NmsParameters)
     precision: Precision = "fp32"
+    int8_target: Int8Target | None = None
 
     def __post_init__(self) -> None:
         names = self.class_names

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cornernet_export import bundle_export
 from cornernet_export.cli import main
+from cornernet_export.engine_build import EngineOptions
 from cornernet_runtime import Detector
 from cornernet_runtime.bundle import read_manifest
 
@@ -19,11 +21,16 @@ def no_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
 
 
-def last_line(capfd):
+def complaints(capfd):
+    """Return the lines that were written for people."""
     out, err = capfd.readouterr()
     assert out == ""
     assert "Traceback" not in err
-    return err.splitlines()[-1]
+    return err.splitlines()
+
+
+def last_line(capfd):
+    return complaints(capfd)[-1]
 
 
 @pytest.mark.usefixtures("no_tensorrt")
@@ -34,11 +41,13 @@ def test_without_tensorrt_the_bundle_is_written_and_one_line_says_why_it_has_no_
 
     monkeypatch.setattr(bundle_export, "build_onnx", lambda *_: onnx.load(bundle_path / "model.onnx"))
     output = tmp_path / "bundle"
-    assert main([str(checkpoint_path), "--output", str(output), "--engine"]) == 1
-    assert last_line(capfd) == (
+    assert main([str(checkpoint_path), "--output", str(output), "--engine", "--require-plugin", "--tf32"]) == 1
+    first, *_, last = complaints(capfd)
+    assert first == "there will be no engine: TensorRT is not installed; pip install tensorrt"  # before the export
+    assert last == (
         "error: no TensorRT engine can be built here: TensorRT is not installed; pip install tensorrt; "
         f"{output} holds the ONNX model, and where there are TensorRT and a GPU this adds the engine: "
-        f"cornernet-export {output} --engine"
+        f"cornernet-export {output} --engine --require-plugin --tf32"
     )
     assert sorted(path.name for path in output.iterdir()) == ["bundle.json", "model.onnx"]
     assert read_manifest(output).engine is None
@@ -122,7 +131,7 @@ def test_a_bundle_gets_an_engine_without_pytorch():
     ("arguments", "message"),
     [
         (["x.safetensors"], "required: --output"),
-        (["x.safetensors", "--engine"], "required: --output"),
+        (["x.safetensors", "--engine"], "x.safetensors does not exist"),
         (
             ["x.safetensors", "--output", "y", "--portable", "--plugin", "p.so"],
             "--plugin, --portable: only with --engine",
@@ -144,6 +153,34 @@ def test_a_bundle_is_not_exported_anew(bundle, capsys):
         main([str(bundle), "--engine", "--size", "63x95", "--batch", "2"])
     assert caught.value.code == 2
     assert "--batch, --size: not with a bundle" in capsys.readouterr().err
+
+
+def test_a_bundle_takes_no_output(bundle, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(bundle), "--engine", "--output", str(tmp_path / "other")])
+    assert "--output: not with a bundle" in capsys.readouterr().err
+
+
+def test_what_is_meant_is_told_where_a_bundle_or_a_part_of_one_is_named(bundle, tmp_path, capsys):
+    for arguments, message in (
+        ([str(bundle)], f"{bundle} is a bundle already; --engine adds an engine to it"),
+        ([str(bundle / "model.onnx"), "--engine"], f"name the folder: cornernet-export {bundle} --engine"),
+        ([str(tmp_path), "--engine"], f"{tmp_path} is no bundle: it holds no bundle.json"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].endswith(message)
+        assert len(lines) == 3  # the usage takes two
+
+
+def test_a_command_tells_the_options_that_are_not_the_usual_ones():
+    options = EngineOptions(plugin=Path("a b.so"), portable=True, optimization_level=0, keep_failed=True)
+    assert options.command(Path("x")) == (
+        "cornernet-export x --engine --plugin 'a b.so' --portable --optimization-level 0 --force"
+    )
+    assert EngineOptions().command(Path("x")) == "cornernet-export x --engine"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import SMALL_SPEC, small_model
 
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector
-from cornernet_runtime.errors import BackendError
+from cornernet_runtime.errors import BackendError, FrameError
 
 FRAMES = [np.random.default_rng(seed).integers(0, 256, (126, 190, 3), dtype=np.uint8) for seed in range(6)]
 
@@ -74,3 +75,71 @@ def test_a_pipeline_around_another_network_than_the_backends_is_not_cloned():
     detector = Detector(TorchBackend(small_model()), SMALL_SPEC, pipeline=object())
     with pytest.raises(BackendError, match="not that of the backend torch; clone the network"):
         detector.clone()
+
+
+def test_a_second_thread_is_refused_while_the_first_is_at_work(detector):
+    inside, refused = threading.Event(), threading.Event()
+
+    @contextmanager
+    def wait(_stage):
+        inside.set()
+        assert refused.wait(30)
+        yield
+
+    detector.stages = wait
+    found = []
+    thread = threading.Thread(target=lambda: found.append(detector(FRAMES[0])))
+    thread.start()
+    assert inside.wait(30)
+    for work in (detector, detector.corner_maps, lambda frame: detector.batch([frame])):
+        with pytest.raises(BackendError, match=r"at work in another thread; clone\(\) gives each thread its own"):
+            work(FRAMES[1])
+    refused.set()
+    thread.join()
+    detector.stages = nullcontext
+    assert np.array_equal(detector(FRAMES[0]).boxes, found[0].boxes)
+
+
+def test_a_closed_detector_says_so(detector):
+    with detector:
+        detector(FRAMES[0])
+        detector.close()
+    detector.close()
+    for work in (lambda: detector(FRAMES[0]), lambda: detector.corner_maps(FRAMES[0]), detector.clone):
+        with pytest.raises(BackendError, match="this detector is closed; open the model again"):
+            work()
+
+
+def test_closing_waits_for_what_is_under_way(detector):
+    inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    @contextmanager
+    def wait(_stage):
+        inside.set()
+        assert go_on.wait(30)
+        yield
+
+    detector.stages = wait
+    found = []
+    worker = threading.Thread(target=lambda: found.append(detector(FRAMES[0])))
+    worker.start()
+    assert inside.wait(30)
+    closer = threading.Thread(target=lambda: (detector.close(), closed.set()))
+    closer.start()
+    assert not closed.wait(0.2)
+    go_on.set()
+    worker.join()
+    closer.join()
+    assert closed.is_set()
+    assert len(found) == 1
+
+
+def test_an_error_lets_go_of_the_detector(detector):
+    with pytest.raises(FrameError):
+        detector(np.zeros((3, 3), np.uint8))
+    assert len(detector(FRAMES[0])) > 0
+
+
+def test_a_detector_tells_what_it_is(bundle_path):
+    with Detector.open(bundle_path, "onnxruntime") as detector:
+        assert repr(detector) == "<Detector: small, fp32, 63x95, onnxruntime, the rest on the CPU>"

@@ -34,6 +34,7 @@ SPEC = ModelSpec(
     decode=DecodeParameters(20, 100, 0.25, reject_empty=True),
     nms=NmsParameters("linear", 0.7, 0.4, 0.01, 0.0, 12),
     precision="int8",
+    int8_target="tensorrt",
 )
 SEVERAL = replace(SPEC, other_sizes=((767, 511), (511, 511), (127, 767)))
 DYNAMIC = replace(SPEC, dynamic=True, geometry="native")

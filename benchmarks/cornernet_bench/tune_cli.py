@@ -1,0 +1,107 @@
+"""``cornernet-bench tune``: the fastest mix of INT8 and float32 that keeps AP within a budget."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from cornernet_runtime.cli.common import console_for_people, parse_size
+from cornernet_runtime.errors import VerificationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cornernet_bench.tune_search import Mix, Outcome
+
+
+def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
+    """Add the command to those of ``cornernet-bench``."""
+    parser = commands.add_parser("tune", help="find the fastest mix of int8 and float32 that keeps AP, for this CPU")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="ours (.safetensors) or a published one")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances file")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="bundle to make, with tune.json")
+    parser.add_argument(
+        "--max-ap-drop", type=_points, default=0.5, metavar="AP", help="points that may be lost (default 0.5)"
+    )
+    parser.add_argument("--calibration", metavar="DIR", help="pictures to calibrate on (default: those of --images)")
+    parser.add_argument("--size", type=parse_size, metavar="HxW", help="input size (default: the checkpoint's)")
+    parser.add_argument("--rounds", type=_count, default=30, metavar="N", help="timed runs of each mix (default 30)")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a bundle, and write the best mix found whatever it loses"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from cornernet_bench.tune import REPORT_NAME, TuneRequest, tune  # noqa: PLC0415 - imports torch
+
+    console = console_for_people()
+    request = TuneRequest(
+        checkpoint=arguments.checkpoint,
+        annotations=arguments.annotations,
+        images=arguments.images,
+        output=arguments.output,
+        calibration=() if arguments.calibration is None else (arguments.calibration,),
+        max_ap_drop=arguments.max_ap_drop,
+        size=arguments.size,
+        rounds=arguments.rounds,
+        force=arguments.force,
+    )
+    measured: list[Mix] = []
+
+    def on_measured(mix: Mix) -> None:
+        measured.append(mix)
+        names = ", ".join(mix.float_groups) or "nothing"
+        ap = "" if mix.ap is None else f", AP {mix.ap:.2f}"
+        console.print(f"{mix.times_fp32:.2f} times fp32{ap}: {names} in float", soft_wrap=True, markup=False)
+
+    try:
+        with console.status("starting") as status:
+            outcome = tune(request, status.update, on_measured)
+    except (KeyboardInterrupt, VerificationError):
+        if measured:
+            console.print(f"what was measured: {arguments.output / REPORT_NAME}", soft_wrap=True, markup=False)
+        raise
+    _print(console, outcome)
+    console.print(f"wrote {arguments.output}", soft_wrap=True, markup=False)
+    if not outcome.met:
+        console.print("written because of --force: it is not within the budget, or no faster than fp32", style="yellow")
+    return 0
+
+
+def _print(console: Console, outcome: Outcome) -> None:
+    """Print what stays in float and why."""
+    best = outcome.best
+    console.print(
+        f"\nbest: AP {best.ap:.2f}, {best.times_fp32:.2f} times fp32; in int8 but for the last convolutions, since "
+        "eight bits would blur embeddings and peaks",
+        soft_wrap=True,
+    )
+    if best.float_groups:
+        table = Table("also in float", "why", box=box.SIMPLE_HEAD)
+        for group in best.float_groups:
+            table.add_row(escape(group), escape(outcome.reasons[group]))
+        console.print(table)
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected points of AP, 0 to 100, such as 0.5, got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"expected 1 to 10000, got {text!r}")
+    return int(text)
