@@ -11,6 +11,7 @@ import pytest
 import ring_cases
 import scene_cases
 import stage_cases
+import stream_cases
 from host_cuda import ROOT
 from pipeline_run import cases_of
 
@@ -21,7 +22,14 @@ WIDE, SMALL = (63, 95), (31, 47)
 
 # Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
 LATE, CHANCE = -1, 20
-ORDERS = ((pipeline_cases, LATE), (scene_cases, LATE), (stage_cases, LATE), (ring_cases, LATE), (ring_cases, CHANCE))
+ORDERS = (
+    (pipeline_cases, LATE),
+    (scene_cases, LATE),
+    (stage_cases, LATE),
+    (ring_cases, LATE),
+    (ring_cases, CHANCE),
+    (stream_cases, LATE),
+)
 CASES = [
     pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")
     for module, order in ORDERS

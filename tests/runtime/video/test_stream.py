@@ -383,3 +383,32 @@ def resident():
     if not status.exists():
         pytest.skip("resident memory is read from /proc")
     return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+
+
+class Cores:
+    """Cores that stages take for some time each, as many as told, whatever else the machine does."""
+
+    def __init__(self, count):
+        self._free = threading.Semaphore(count)
+
+    def work(self, seconds):
+        with self._free:
+            time.sleep(seconds)
+
+
+@pytest.mark.parametrize(("read", "detect", "consume"), [(0.04, 0.16, 0.12), (0.12, 0.12, 0), (0, 0.24, 0.08)])
+def test_stages_overlap_as_far_as_two_cores_allow(detector, monkeypatch, read, detect, consume):
+    cores, nothing = Cores(2), detector(next(moving_shapes(1)))
+    monkeypatch.setattr(Detector, "batch", lambda _, frames: (cores.work(detect * len(frames)), [nothing])[1])
+    image = next(moving_shapes(1))
+
+    def frames():
+        for _ in range(30):
+            cores.work(read)
+            yield image
+
+    start = time.perf_counter()
+    for _ in detector.stream(frames(), workers=2):
+        cores.work(consume)
+    allowed = 30 * max((read + detect + consume) / 2, read, detect / 2, consume)
+    assert allowed / (time.perf_counter() - start) > 0.8
