@@ -84,7 +84,7 @@ class DetectionStream:
             next comes is dropped, so that results lag by what detecting one takes. By default the latter for sources
             that are live.
         workers: Threads that detect on the CPU; by default two, and one for "newest" or on one core.
-        batch: Frames that one run of the network takes at most; by default what it can take, up to 8.
+        batch: Frames that one run of the network takes at most; by default what it can take, up to 8. One for "newest".
 
     Raises:
         VideoError: The source cannot be opened, or the policy or a number is none.

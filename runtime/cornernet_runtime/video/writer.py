@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.video.frame import VideoFrame
     from cornernet_runtime.video.stream import FrameResult
 
-ENCODERS = ("libx264", "h264", "mpeg4")  # the best that the build of FFmpeg has
+ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that the build of FFmpeg has
 OPTIONS = {"libx264": {"preset": "veryfast", "crf": "23"}}
 # A fragment a second, each of which can be played by itself. What stands before them is written after the first, when
 # the time of the first frame is known; the movie's own clock, by which that is told, is as fine as the video's.
@@ -52,7 +52,7 @@ class VideoWriter:
         problems: What could not be done as it should.
 
     Raises:
-        OutputError: The name is another, or the folder cannot be made.
+        OutputError: The name is another, the folder cannot be made, or FFmpeg has no encoder.
         VideoError: PyAV is not installed.
     """
 
@@ -60,6 +60,7 @@ class VideoWriter:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"{path}: annotated videos are MP4; choose a name that ends in .mp4")
         self._av = import_av()
+        self._encoder = _best_encoder(self._av)
         make_folder(path.parent)
         self.problems: list[str] = []
         self._path, self._part = path, part_of(path)
@@ -70,7 +71,8 @@ class VideoWriter:
         self._sound: _Sound | None = None
         self._size = (0, 0)  # height and width
         self._base = Fraction(0)
-        self._last, self._step = -1, 0
+        self._last: int | None = None
+        self._step = 0
 
     def write(self, result: FrameResult) -> None:
         """Draw the detections into the frame, and encode it.
@@ -84,8 +86,10 @@ class VideoWriter:
             if self._container is None:
                 self._open(image, result.frame)
             ticks = round((result.frame.ticks * result.frame.time_base - self._start) / self._base)
-            ticks = max(ticks, self._last + 1)  # no encoder takes times that do not grow
-            self._step, self._last = (ticks - self._last if self._last >= 0 else 0), ticks
+            if self._last is not None:
+                ticks = max(ticks, self._last + 1)  # no encoder takes times that do not grow
+                self._step = ticks - self._last
+            self._last = ticks
             self._mux_sound(ticks * self._base)
             picture = self._av.VideoFrame.from_ndarray(self._fitted(image), format="bgr24")
             picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
@@ -103,11 +107,15 @@ class VideoWriter:
         """
         if self._container is None:
             return
-        with self._ours():
-            self._mux(self._stream.encode(None))
-            self._mux_sound(None if whole else (self._last + self._step) * self._base)
-            self._close()
-            self._part.replace(self._path)
+        try:
+            with self._ours():
+                self._mux(self._stream.encode(None))
+                self._mux_sound(None if whole else ((self._last or 0) + self._step) * self._base)
+                self._close()
+                self._part.replace(self._path)
+        except OutputError:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """Finish the file as well as it can be, under its temporary name."""
@@ -115,7 +123,8 @@ class VideoWriter:
             return
         with contextlib.suppress(OutputError), self._ours():
             self._mux(self._stream.encode(None))
-        self._close()
+        with contextlib.suppress(OutputError), self._ours():
+            self._close()
 
     def _open(self, image: NDArray[np.uint8], first: VideoFrame) -> None:
         av = self._av
@@ -123,8 +132,8 @@ class VideoWriter:
         self._start = first.ticks * first.time_base if self._from_zero else Fraction(0)
         fine = {"movie_timescale": str(_timescale(self._base))}
         self._container = av.open(str(self._part), "w", format="mp4", options=FRAGMENTS | fine)
-        name = next(name for name in ENCODERS if _can_encode(av, name))
-        self._stream = self._container.add_stream(name, rate=USUAL_RATE, options=OPTIONS.get(name, {}))
+        options = OPTIONS.get(self._encoder, {})
+        self._stream = self._container.add_stream(self._encoder, rate=USUAL_RATE, options=options)
         context = self._stream.codec_context
         context.height, context.width = (side + side % 2 for side in self._size)
         context.pix_fmt, context.time_base = "yuv420p", self._base
@@ -231,9 +240,9 @@ def _timescale(time_base: Fraction) -> int:
     return scale
 
 
-def _can_encode(av: Any, name: str) -> bool:  # noqa: ANN401
-    try:
-        av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
+def _best_encoder(av: Any) -> str:  # noqa: ANN401
+    for name in ENCODERS:
+        with contextlib.suppress(av.codec.codec.UnknownCodecError):
+            av.Codec(name, "w")
+            return name
+    raise OutputError(f"this FFmpeg has none of the encoders {', '.join(ENCODERS)}; install PyAV from its wheel")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -168,11 +169,11 @@ def test_videos_are_told_by_their_names(tmp_path, monkeypatch):
     assert are_videos(sources) == [True, True, True, True, False, False, False, False]
 
 
-def started(bundle_path, *arguments):
+def started(bundle_path, *arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     command = [sys.executable, "-m", "cornernet_runtime.cli.detect", str(bundle_path), *map(str, arguments)]
     return subprocess.Popen(  # noqa: S603 - our own command
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -205,3 +206,19 @@ def test_a_run_that_is_stopped_leaves_what_was_done(bundle_path, long_clip, tmp_
         assert len(times) > len(rows) - 50
     with av.open(str(tmp_path / expected[1])) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) > 8000
+
+
+def test_a_disk_that_is_full_is_one_line_and_what_was_done_is_kept(bundle_path, long_clip, tmp_path):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    process = started(bundle_path, long_clip, "--output", tmp_path, preexec_fn=limit)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, output) == (1, "")
+    assert errors == (
+        f"error: cannot write {tmp_path / 'long.mp4'}: File too large; "
+        f"what was written until then is in {tmp_path / 'long.part.mp4'}\n"
+    )
+    assert names(tmp_path) == ["long.part.mp4"]
+    assert len(list(VideoFile(tmp_path / "long.part.mp4"))) > 20

@@ -19,6 +19,7 @@ from video_clips import STEP, TICK, decoded, moving_shapes, write_clip
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.draw import draw_detections
 from cornernet_runtime.errors import OutputError
+from cornernet_runtime.video import writer
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.sinks import Callback, JsonLines, part_of
@@ -46,11 +47,11 @@ def results_of(path, **options):
 
 
 def write(path, results, **options):
-    writer = VideoWriter(path, **options)
+    video = VideoWriter(path, **options)
     for one in results:
-        writer.write(one)
-    writer.close()
-    return writer
+        video.write(one)
+    video.close()
+    return video
 
 
 def names(folder):
@@ -102,8 +103,8 @@ def test_the_codec_is_h264_and_colours_are_told(tmp_path):
 )
 def test_times_are_those_of_the_source_to_the_tick_and_sound_is_passed_through(tmp_path, name, ticks):
     path = write_clip(tmp_path / name, moving_shapes(len(ticks)), ticks, sound=ticks[-1] / 12800 + 0.3)
-    writer = write(tmp_path / "out.mp4", results_of(path), sound=path)
-    assert writer.problems == []
+    video = write(tmp_path / "out.mp4", results_of(path), sound=path)
+    assert video.problems == []
     before, after = decoded(path), decoded(tmp_path / "out.mp4")
     assert len(after) == len(ticks)
     assert [seconds for seconds, _ in after] == [seconds for seconds, _ in before]
@@ -122,6 +123,13 @@ def test_times_of_any_rate_are_exact(tmp_path, rate):
     assert [seconds for seconds, _ in decoded(tmp_path / "a.mp4")] == [n / rate for n in range(8)]
 
 
+def test_times_before_zero_are_kept(tmp_path):
+    images = list(moving_shapes(5))
+    write(tmp_path / "a.mp4", [result(image, n, STEP * (n - 2)) for n, image in enumerate(images)])
+    times = [seconds for seconds, _ in decoded(tmp_path / "a.mp4")]
+    assert times == [Fraction(n - 2, 25) for n in range(5)]
+
+
 def test_a_part_of_a_video_begins_at_zero_with_its_sound(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_shapes(50), sound=2)
     write(tmp_path / "out.mp4", results_of(path, start=1.0), sound=path, from_zero=True)
@@ -136,30 +144,41 @@ def test_a_part_of_a_video_begins_at_zero_with_its_sound(tmp_path):
 
 def test_a_video_that_is_left_early_has_no_more_sound_than_frames(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_shapes(50), sound=2)
-    writer = VideoWriter(tmp_path / "out.mp4", sound=path)
+    video = VideoWriter(tmp_path / "out.mp4", sound=path)
     for one in results_of(path)[:20]:
-        writer.write(one)
-    writer.close(whole=False)
+        video.write(one)
+    video.close(whole=False)
     assert len(decoded(tmp_path / "out.mp4")) == 20
     assert 0.5 < packets_of_sound(tmp_path / "out.mp4")[-1][0] <= 0.8
 
 
 def test_sound_that_has_no_place_in_an_mp4_is_left_out_and_told(tmp_path):
     path = write_clip(tmp_path / "a.avi", moving_shapes(5), codec="mpeg4")
-    with av.open(str(path)) as video, av.open(str(tmp_path / "b.avi"), "w") as output:
-        track = output.add_stream_from_template(video.streams.video[0])
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.avi"), "w") as output:
+        track = output.add_stream_from_template(source.streams.video[0])
         tone = output.add_stream("pcm_mulaw", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
-        for packet in video.demux(video=0):
+        for packet in source.demux(video=0):
             if packet.size:
                 packet.stream = track
                 output.mux(packet)
         output.mux(tone.encode(frame))
         output.mux(tone.encode(None))
-    writer = write(tmp_path / "out.mp4", results_of(tmp_path / "b.avi"), sound=tmp_path / "b.avi")
-    assert writer.problems == [f"{tmp_path / 'b.avi'}: its sound (pcm_mulaw) cannot be in an MP4, and is left out"]
+    video = write(tmp_path / "out.mp4", results_of(tmp_path / "b.avi"), sound=tmp_path / "b.avi")
+    assert video.problems == [f"{tmp_path / 'b.avi'}: its sound (pcm_mulaw) cannot be in an MP4, and is left out"]
     assert len(decoded(tmp_path / "out.mp4")) == 5
+
+
+def test_without_an_h264_encoder_it_is_mpeg4(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "ENCODERS", ("none", "mpeg4"))
+    write(tmp_path / "a.mp4", [result(image, index) for index, image in enumerate(moving_shapes(5))])
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "mpeg4"
+    assert len(decoded(tmp_path / "a.mp4")) == 5
+    monkeypatch.setattr(writer, "ENCODERS", ("none",))
+    with pytest.raises(OutputError, match="this FFmpeg has none of the encoders none"):
+        VideoWriter(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(("size", "written"), [((125, 190), (126, 190)), ((126, 189), (126, 190)), ((1, 1), (2, 2))])
@@ -173,10 +192,10 @@ def test_an_odd_size_grows_by_a_row_or_column(tmp_path, size, written):
 
 def test_frames_of_another_size_are_fitted_in_and_told_once(tmp_path):
     bright = np.full((60, 60, 3), 200, np.uint8)
-    writer = write(
+    video = write(
         tmp_path / "a.mp4", [result(next(moving_shapes(1))), result(bright, 1), result(bright, 2), result(bright, 3)]
     )
-    assert writer.problems == [f"{tmp_path / 'a.mp4'}: frames of 60x60 are fitted into 190x126, the first's"]
+    assert video.problems == [f"{tmp_path / 'a.mp4'}: frames of 60x60 are fitted into 190x126, the first's"]
     seen = decoded(tmp_path / "a.mp4")[3][1].astype(int)
     assert np.abs(seen[20:-20, 40:-40] - 200).max() < 12
     assert seen[:, :20].max() < 40
@@ -194,11 +213,11 @@ def test_a_name_that_is_no_mp4_is_refused(tmp_path):
 
 
 def test_after_an_error_what_was_written_is_whole_under_its_temporary_name(tmp_path):
-    writer = VideoWriter(tmp_path / "a.mp4")
+    video = VideoWriter(tmp_path / "a.mp4")
     for index, image in enumerate(moving_shapes(30)):
-        writer.write(result(image, index))
-    writer.abort()
-    writer.abort()
+        video.write(result(image, index))
+    video.abort()
+    video.abort()
     assert names(tmp_path) == ["a.part.mp4"]
     assert len(decoded(part_of(tmp_path / "a.mp4"))) == 30
 
@@ -228,9 +247,9 @@ from cornernet_runtime.video.stream import FrameResult
 from cornernet_runtime.video.writer import VideoWriter
 
 none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ())
-writer = VideoWriter(Path({str(path)!r}))
+video = VideoWriter(Path({str(path)!r}))
 for index, image in enumerate(moving_shapes(100000)):
-    writer.write(FrameResult(VideoFrame(image, index, STEP * index, TICK, "a"), none, 0.0, 0.0))
+    video.write(FrameResult(VideoFrame(image, index, STEP * index, TICK, "a"), none, 0.0, 0.0))
     print(index, flush=True)
 """
 
