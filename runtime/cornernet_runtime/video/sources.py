@@ -141,7 +141,7 @@ class Camera:
             with quiet_opencv():
                 there, image = self._capture.read()
             if not there:
-                raise VideoError(f"{self.name} gives no more frames after {index}: was it unplugged?")
+                raise VideoError(f"{self.name} gives no more frames after {index}; it may have been unplugged")
             yield VideoFrame(image, index, *clock.time_of(index), self.name)
             index += 1
 

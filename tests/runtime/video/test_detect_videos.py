@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from video_clips import decoded, moving_shapes, truncated, write_clip
@@ -141,6 +143,62 @@ def test_a_camera_that_is_not_there_is_an_error(detect):
     status, _, errors = detect("97")
     assert status == 1
     assert errors_in(errors)[0].startswith("error: camera 97 cannot be opened")
+
+
+def camera_of(path, monkeypatch):
+    """Let OpenCV read a file instead of a camera, at 50 frames a second."""
+    capture = cv2.VideoCapture(str(path))
+
+    class Paced:
+        isOpened, release = capture.isOpened, capture.release  # noqa: N815 - OpenCV's name
+
+        def read(self):
+            time.sleep(0.02)
+            return capture.read()
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Paced())
+
+
+def test_a_camera_is_recorded_for_as_long_as_asked(detect, clip, tmp_path, monkeypatch):
+    camera_of(clip, monkeypatch)
+    status, output, errors = detect("0", "--duration", "0.5", "--json", "-", "--output", tmp_path)
+    assert (status, errors_in(errors)) == (0, [])
+    rows = rows_of(output)
+    assert {row["source"] for row in rows} == {"camera 0"}
+    assert 0 < len(rows) <= 26
+    assert rows[-1]["seconds"] < 0.5
+    assert names(tmp_path) == ["camera-0.mp4"]
+    assert [float(seconds) for seconds, _ in decoded(tmp_path / "camera-0.mp4")] == [row["seconds"] for row in rows]
+
+
+def test_a_camera_that_is_unplugged_leaves_what_was_recorded(detect, clip, tmp_path, monkeypatch):
+    camera_of(clip, monkeypatch)
+    status, output, errors = detect("0", "--json", "-", "--output", tmp_path)
+    assert status == 1
+    part = tmp_path / "camera-0.part.mp4"
+    (error,) = errors_in(errors)
+    assert error.startswith("error: camera 0 gives no more frames after 50; it may have been unplugged")
+    assert error.endswith(f"; the video of what was done until then is {part}")
+    assert len(decoded(part)) == len(rows_of(output)) > 10
+
+
+def test_progress_on_a_terminal_tells_rate_lag_and_objects(bundle_path, clip):
+    terminal, end = os.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "COLUMNS": "150", "TERM": "xterm"}
+    command = [sys.executable, "-m", "cornernet_runtime.cli.detect", str(bundle_path), str(clip), "--score", "0.1"]
+    process = subprocess.Popen(command, env=environment, stdout=end, stderr=end)  # noqa: S603 - our own command
+    os.close(end)
+    shown = b""
+    try:
+        while data := os.read(terminal, 65536):
+            shown += data
+    except OSError:
+        pass  # how Linux says that the other end was closed
+    os.close(terminal)
+    assert process.wait(60) == 0
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"clip\.mp4 .* \d+\.\d fps, lag \d+ ms, \d+ objects 0:00:\d\d", words)
+    assert re.search(r"50 frames, \d+ objects of score 0\.1 or more", words)
 
 
 @pytest.mark.parametrize(

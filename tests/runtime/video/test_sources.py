@@ -209,7 +209,7 @@ def test_a_camera_gives_frames_until_it_is_gone(tmp_path, monkeypatch):
         frame = next(frames)
         assert (frame.index, frame.source) == (index, "camera 0")
         assert np.array_equal(frame.image, expected.read()[1])
-    with pytest.raises(VideoError, match="camera 0 gives no more frames after 5: was it unplugged"):
+    with pytest.raises(VideoError, match="camera 0 gives no more frames after 5; it may have been unplugged"):
         next(frames)
     camera.close()
 

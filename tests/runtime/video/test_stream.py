@@ -18,6 +18,7 @@ from video_clips import moving_shapes, truncated, write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
+from cornernet_runtime.video import stream as stream_module
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sources import Frames
 
@@ -38,6 +39,7 @@ def clip(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Hold each test to leaving no thread and no open file."""
+    gc.collect()
     before = threading.active_count(), descriptors()
     yield
     gc.collect()
@@ -285,6 +287,24 @@ def test_what_is_wrong_with_a_file_is_warned_of_once_at_its_end(detector, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(stream) == []
+
+
+def test_a_source_that_does_not_answer_is_not_waited_for_without_end(detector, monkeypatch):
+    monkeypatch.setattr(stream_module, "PATIENCE", 0.2)
+    answer = threading.Event()
+
+    def silent():
+        yield from moving_shapes(2)
+        answer.wait(60)
+
+    stream = detector.stream(silent())
+    assert [next(stream).index for _ in range(2)] == [0, 1]
+    with pytest.warns(CornerNetWarning, match=r"cornernet_read is still busy after 0\.2 s"):
+        stream.close()
+    answer.set()
+    reader = next((thread for thread in threading.enumerate() if thread.name == "cornernet_read"), None)
+    if reader is not None:
+        reader.join(10)
 
 
 @pytest.mark.parametrize(
