@@ -71,6 +71,7 @@ class Gpu:
                 "cuKernelGetFunction": self._function,
                 "cuFuncLoad": self._load_function,
                 "cuLaunchKernel": self._launch,
+                "cuStreamEndCapture": self._end_capture,
                 "CUkernel": Handle,
                 "CUstream": Handle,
             },
@@ -117,6 +118,11 @@ class Gpu:
     def _load_function(self, *arguments):
         self.surface.check_function("cuFuncLoad", *arguments)
         return (_Success(),)
+
+    def _end_capture(self, stream):
+        self.surface.check_function("cuStreamEndCapture", stream)
+        self.streams[int(stream)]._recorded = None
+        return _Success(), None
 
     def _memory_info(self):
         self.surface.check_function("cuMemGetInfo")

@@ -11,7 +11,16 @@ ANNOTATIONS = {"$schema", "$defs", "title", "description"}
 
 def latency_schema():
     """Return the schema of what ``cornernet-bench latency --json`` writes."""
-    return json.loads(resources.files("cornernet_bench").joinpath("schemas/latency.schema.json").read_text())
+    return _schema("latency")
+
+
+def compare_schema():
+    """Return the schema of what ``cornernet-bench compare --json`` writes."""
+    return _schema("compare")
+
+
+def _schema(command):
+    return json.loads(resources.files("cornernet_bench").joinpath(f"schemas/{command}.schema.json").read_text())
 
 
 def problems(value, schema, root=None, path="$"):

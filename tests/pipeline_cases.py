@@ -342,3 +342,23 @@ def bad_frames_on_the_device_are_refused():
         with pytest.raises(FrameError, match=said):
             pair.pipeline([OnDevice(pair.device, frame, **changes)])
         assert counts().works == works
+
+
+class OfTorch:
+    """A frame of any type of PyTorch's, by DLPack."""
+
+    def __init__(self, element):
+        self._held = torch.zeros((126, 190, 3), dtype=element)
+
+    def __dlpack_device__(self):
+        return 2, 0  # kDLCUDA
+
+    def __dlpack__(self, **_options):
+        return self._held.__dlpack__()
+
+
+def frames_of_types_that_numpy_has_not_are_refused():
+    pair = Pair(small())
+    for element in (torch.bfloat16, torch.float8_e4m3fn, torch.float16):
+        with pytest.raises(FrameError, match=r"a frame is uint8 \[H, W, 3\] in BGR order, got "):
+            pair.pipeline([OfTorch(element)])

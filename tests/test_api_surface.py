@@ -11,7 +11,7 @@ import pytest
 from checked import Checked, Surface, SurfaceError
 
 from cornernet_bench import selftest_calls
-from cornernet_export import engine, engine_build, engine_cache, engine_network, engine_progress
+from cornernet_export import engine, engine_build, engine_cache, engine_network, engine_progress, torch_work
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
 from cornernet_runtime import Detector
@@ -60,9 +60,9 @@ PLANTS = {
     # cuda.core.
     "stream left out": (cuda_device.CudaDevice.allocate, "size, stream=stream or self.stream", "size"),
     "positional stream": (Backend._prepare, "copy_from(source, stream=stream)", "copy_from(source, stream)"),
-    "graph": (cuda_graphs.ShapeGraphs._capture, ".end_building()", ".end_capture()"),
+    "graph": (cuda_graphs.ShapeGraphs._capture_once, ".end_building()", ".end_capture()"),
     "graph's launch": (cuda_graphs.ShapeGraphs.run, "graph.launch(self._stream)", "graph.launch()"),
-    "stream's wait": (Backend.__call__, "self.device.stream.sync()", "self.device.stream.synchronize()"),
+    "stream's wait": (cuda_device.CudaDevice.wait, "work.sync()", "work.synchronize()"),
     "driver": (cuda_device.CudaDevice.free_memory, "cuMemGetInfo()", "cuMemGetInfo_v2()"),
 }
 # The same, for the pipeline.
@@ -205,6 +205,14 @@ def test_enums_and_classes_that_the_sources_name_are_held_against_installed_vers
     named = set(re.findall(r"\btrt\.([A-Z]\w+\.[A-Z]\w*)\b", text)) - {"ILogger.Severity"}
     assert {"BuilderFlag.TF32", "TensorIOMode.INPUT"} <= named
     assert named - set(selftest_calls.TENSORRT_USES) == set(), "add these to cornernet_bench/selftest_calls.py"
+
+
+def test_calls_of_the_driver_that_the_sources_name_are_held_against_installed_versions_too():
+    modules = [cuda_device, cuda_graphs, device, torch_work]
+    named = set(re.findall(r"driver\.(cu[A-Z]\w+)\b", "\n".join(inspect.getsource(one) for one in modules)))
+    assert {"cuMemGetInfo", "cuLaunchKernel", "cuThreadExchangeStreamCaptureMode"} <= named
+    held = {use.partition("(")[0] for use in selftest_calls.CUDA_USES}
+    assert named - held == set(), "add these to cornernet_bench/selftest_calls.py"
 
 
 def test_the_real_libraries_have_all_that_is_used(surface_descriptions):

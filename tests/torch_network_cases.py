@@ -137,10 +137,11 @@ def each_shape_is_prepared_once_in_a_thread():
     for shape in ((1, 3, 63, 95), (1, 3, 63, 95), (2, 3, 63, 95)):
         network.bind(shape)
     assert runs == [True, False, False] * 2  # algorithms are tried in the first
-    thread = threading.Thread(target=network.bind, args=((1, 3, 63, 95),))
-    thread.start()
-    thread.join()
-    assert runs == [True, False, False] * 3
+    for count in range(3, 15):  # some get the number of one that is over
+        thread = threading.Thread(target=network.bind, args=((1, 3, 63, 95),))
+        thread.start()
+        thread.join()
+        assert runs == [True, False, False] * count
 
 
 def shapes_that_it_has_no_memory_for_are_refused():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.coco import read_coco, some
-from cornernet_runtime.errors import FrameError
+from cornernet_bench.coco import category_ids_of, read_coco, some
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
 
@@ -93,15 +92,7 @@ def evaluate(
 
     data = read_coco(annotations, images)
     truth, categories = data.truth, data.categories
-    if data.absent:
-        raise FrameError(
-            f"{images}: {len(data.absent)} of the {len(data.paths)} pictures of {annotations.name} are not there: "
-            f"{some([path.name for path in data.absent])}"
-        )
-    unknown = [name for name in detector.class_names if name not in categories]
-    if unknown:
-        raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(categories)}")
-    ids = [categories[name] for name in detector.class_names]
+    ids = category_ids_of(data, detector.class_names, annotations, images)
     notes = list(data.notes)
     objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
     if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:

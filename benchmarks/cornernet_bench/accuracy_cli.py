@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.outputs import check_picture
 from cornernet_runtime.cli.common import add_view_options, console_for_people, count_of, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cornernet_bench.accuracy import Accuracy
     from cornernet_runtime.detector import Detector
 
-CURVE_FORMATS = (".png", ".svg", ".pdf")
 COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
 
@@ -55,8 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     console = console_for_people()
     if arguments.curves and len(arguments.models) > 1:
         raise CornerNetError("--curves draws one model: name one, or leave it away")
-    if arguments.curves and arguments.curves.suffix not in CURVE_FORMATS:
-        raise CornerNetError(f"{arguments.curves}: cannot be drawn; name a {', '.join(CURVE_FORMATS)} file")
+    check_picture(arguments.curves)
     from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.models import open_model  # noqa: PLC0415
 

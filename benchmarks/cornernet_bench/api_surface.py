@@ -12,7 +12,10 @@ from typing import Any
 
 CUDA_CLASSES = ("Device", "Stream", "Event", "Buffer", "LegacyPinnedMemoryResource", "ObjectCode", "Kernel")
 CUDA_GRAPH_CLASSES = ("GraphBuilder", "Graph")
-DRIVER_FUNCTIONS = ("cuCtxGetCurrent", "cuFuncLoad", "cuKernelGetFunction", "cuLaunchKernel", "cuMemGetInfo")
+DRIVER_FUNCTIONS = (
+    *("cuCtxGetCurrent", "cuFuncLoad", "cuKernelGetFunction", "cuLaunchKernel", "cuMemGetInfo"),
+    *("cuStreamEndCapture", "cuThreadExchangeStreamCaptureMode"),
+)
 
 _OWN_NAMES = re.compile(r"^(tensorrt(_bindings|_lean_bindings)?\.tensorrt\.|nvinfer1::|nvonnxparser::)")
 
@@ -48,6 +51,7 @@ def cuda_surface() -> Surface:
     """
     import cuda.core  # noqa: PLC0415 - an extra
     from cuda.bindings import driver  # noqa: PLC0415
+    from cuda.core import utils  # noqa: PLC0415
 
     try:
         from cuda.core import graph  # noqa: PLC0415
@@ -55,6 +59,7 @@ def cuda_surface() -> Surface:
         graph = None
     found = {name: getattr(cuda.core, name, None) for name in CUDA_CLASSES}
     found |= {name: getattr(graph, name, None) for name in CUDA_GRAPH_CLASSES}
+    found["StridedMemoryView"] = getattr(utils, "StridedMemoryView", None)
     classes = {name: _python_class(kind) for name, kind in found.items() if kind is not None}
     # These two are of Cython, and show no signature.
     constructors = {"Device": [[_parameter("device_id", optional=True)]], "LegacyPinnedMemoryResource": [[]]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cornernet_bench import accuracy_cli, kernels_cli, latency_cli, oracle_cli, selftest_cli, tune_cli
+from cornernet_bench import accuracy_cli, compare_cli, kernels_cli, latency_cli, oracle_cli, selftest_cli, tune_cli
 from cornernet_runtime.cli.common import run_command
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cornernet-bench", description="Measure a CornerNet.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     accuracy_cli.add_command(commands)
+    compare_cli.add_command(commands)
     kernels_cli.add_command(commands)
     latency_cli.add_command(commands)
     oracle_cli.add_command(commands)

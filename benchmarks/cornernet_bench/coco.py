@@ -13,7 +13,7 @@ from cornernet_runtime.errors import FrameError
 from cornernet_runtime.pictures import read_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pycocotools.coco import COCO
@@ -76,6 +76,23 @@ def read_coco(annotations: Path, images: Path) -> CocoSet:
     if all(row["iscrowd"] for row in objects):
         notes.append("there is no object on any picture")
     return CocoSet(_indexed(data), paths, absent, tuple(notes))
+
+
+def category_ids_of(data: CocoSet, class_names: Sequence[str], annotations: Path, images: Path) -> list[Any]:
+    """Return the id of each class of the model; raise FrameError where a class or a picture is missing."""
+    if data.absent:
+        raise FrameError(
+            f"{images}: {len(data.absent)} of the {len(data.paths)} pictures of {annotations.name} are not there: "
+            f"{some([path.name for path in data.absent])}"
+        )
+    if unknown := [name for name in class_names if name not in data.categories]:
+        raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(data.categories)}")
+    return [data.categories[name] for name in class_names]
+
+
+def spread(items: Sequence[Any], most: int | None) -> Sequence[Any]:
+    """Return at most so many items from all over a sequence; None returns all."""
+    return items if most is None or len(items) <= most else items[:: -(-len(items) // most)]
 
 
 def has_pixels(box: list[float], picture: dict[str, Any]) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cornernet_bench.accuracy import RECALLS
-from cornernet_runtime.errors import OutputError
-from cornernet_runtime.files import write_atomically
+from cornernet_bench.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +27,8 @@ def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
     Raises:
         OutputError: matplotlib is not installed, does not know the format, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
     names, values = list(accuracy.per_class), list(accuracy.per_class.values())
-    figure = Figure(figsize=(11, max(4.5, 0.22 * len(names))), layout="constrained")
+    figure = new_figure((11, max(4.5, 0.22 * len(names))))
     left, right = figure.subplots(1, 2)
     figure.suptitle(title)
     # Broken lines, for curves of a good model hide each other.
@@ -48,9 +42,4 @@ def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
     right.set_yticks(range(len(names)), names)
     right.invert_yaxis()
     right.set(xlabel="AP, points of 100", xlim=(0, 115))
-    content = io.BytesIO()
-    try:
-        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)
-    except ValueError as error:
-        raise OutputError(f"{path}: cannot be drawn: {error}; name a .png, .svg or .pdf file") from error
-    write_atomically(path, content.getvalue())
+    save_figure(figure, path)

@@ -25,6 +25,7 @@ from cornernet_bench.checkout_tests import run_tests
 from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.errors import CornerNetError, KernelError
 from cornernet_runtime.kernels.program import nvrtc_version
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
@@ -204,7 +205,7 @@ def _compiled(request: Request, say: Callable[[str], None]) -> tuple[Layer, list
         return Layer("L2", "skipped", str(error)), rows
     try:
         for source in sources():
-            say(f"L2: {source} for {len(request.architectures)} architectures")
+            say(f"L2: {source} for {count_of(len(request.architectures), 'architecture')}")
             for architecture in request.architectures:
                 rows += measure(source, architecture)
     except CornerNetError as error:
@@ -215,7 +216,8 @@ def _compiled(request: Request, say: Callable[[str], None]) -> tuple[Layer, list
     count = len({(row.source, row.kernel) for row in rows})
     if wrong:
         return Layer("L2", "failed", f"spills or a stack frame: {', '.join(wrong)}"), rows
-    said = f"{count} kernels for {len(request.architectures)} architectures: no warning, no spill, no stack frame"
+    both = f"{count_of(count, 'kernel')} for {count_of(len(request.architectures), 'architecture')}"
+    said = f"{both}: no warning, no spill, no stack frame"
     return Layer("L2", "passed", f"{said} (NVRTC {nvrtc_version()})"), rows
 
 

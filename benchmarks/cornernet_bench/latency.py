@@ -14,16 +14,15 @@ from cornernet_bench.latency_machine import describe_machine, gpu_state, load_av
 from cornernet_bench.latency_report import BatchResult, LatencyReport, LatencyRequest, Opened, measurement, ratios_of
 from cornernet_bench.latency_subjects import (
     baseline_run,
-    host_run,
     load_frames,
+    model_run,
     open_baseline,
     open_detector,
-    pipeline_run,
     runs_on_gpu,
 )
 from cornernet_bench.latency_workers import run_workers
 from cornernet_bench.models import CHECKPOINTS
-from cornernet_bench.timing import StageClock, take_turns
+from cornernet_bench.timing import take_turns
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.geometry import place
 
@@ -58,7 +57,7 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         start = time.perf_counter()
         with open_detector(request) as detector:
             _check_cpu_time(request, detector)
-            opened = _first_calls(request, detector, frames, time.perf_counter() - start, gpu)
+            opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
             contestants, weights = _contestants(request, detector, frames)
             results, partial = _measure_batches(request, contestants, detector, frames, on_progress)
             if not results:
@@ -99,10 +98,7 @@ def _contestants(
     request: LatencyRequest, detector: Detector, frames: Sequence[Frame]
 ) -> tuple[dict[str, Run], str | None]:
     now = time.process_time if request.cpu_time else time.perf_counter
-    if detector.pipeline is None:
-        contestants = {MODEL: host_run(detector, detector.batch, StageClock(now=now))}
-    else:
-        contestants = {MODEL: pipeline_run(detector, detector.pipeline)}
+    contestants = {MODEL: model_run(detector, now)}
     if not request.baseline:
         return contestants, None
     baseline, weights = open_baseline(request, detector, frames)
@@ -155,7 +151,7 @@ def _measure_workers(
     )
 
 
-def _first_calls(
+def first_calls(
     request: LatencyRequest, detector: Detector, frames: Sequence[Frame], load_s: float, gpu: GpuState | None
 ) -> Opened:
     """Run every batch once and describe the model; ``gpu`` is its state before the model was opened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import shlex
@@ -10,14 +11,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cornernet_bench.outputs import check_outputs, check_page
 from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
-from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+
     from cornernet_bench.latency_report import LatencyReport
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
@@ -38,16 +44,24 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         "--size", type=parse_size, metavar="HxW", help="input that every frame is fitted into (default: the model's)"
     )
     parser.add_argument("--batch", type=_counts, default=(1,), metavar="N,N,...", help="frames a call (default 1)")
-    parser.add_argument("--iterations", type=_count, default=50, metavar="N", help="timed calls of each (default 50)")
-    parser.add_argument("--warm-up", type=_count, default=5, metavar="N", help="calls before that (default 5)")
-    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="of the CPU (default: the libraries')")
+    parser.add_argument(
+        "--iterations", type=count_text, default=50, metavar="N", help="timed calls of each (default 50)"
+    )
+    parser.add_argument("--warm-up", type=count_text, default=5, metavar="N", help="calls before that (default 5)")
+    parser.add_argument(
+        "--threads", type=count_text, default=0, metavar="N", help="of the CPU (default: the libraries')"
+    )
     parser.add_argument(
         "--cpu-time",
         action="store_true",
         help="measure the CPU time of the process, on a machine that others use too; needs --threads 1",
     )
     parser.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="also run N detectors side by side (default 1: none)"
+        "--workers",
+        type=count_text,
+        default=1,
+        metavar="N",
+        help="also run N detectors side by side (default 1: none)",
     )
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument("--images", type=Path, metavar="DIR", help="measure on pictures of a folder (default: drawn)")
@@ -62,6 +76,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         help="its weights (default: the model's own, else random ones); takes --baseline for granted",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     add_view_options(parser)
     parser.set_defaults(run=_run)
 
@@ -72,8 +87,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
     console = console_for_people()
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        raise CornerNetError(f"cannot write {arguments.json}: there is no folder {arguments.json.parent}")
+    check_page(arguments.html)
+    check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
         model=arguments.model,
         backend=arguments.backend,
@@ -91,17 +106,28 @@ def _run(arguments: argparse.Namespace) -> int:
         baseline=arguments.baseline or arguments.baseline_checkpoint is not None,
         baseline_checkpoint=arguments.baseline_checkpoint,
     )
+    with progress_bar(console) as say:
+        report = measure(request, say)
+    print_report(console, report)
+    content = as_json(report)
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+    if arguments.html:
+        from cornernet_bench.html_latency import latency_page  # noqa: PLC0415 - an extra
+
+        write_atomically(arguments.html, latency_page(report, content["date"], content["command"]))
+    return INTERRUPTED if report.partial else 0
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows on a terminal what is done, how much of it, of how much (0 is not known)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
-        report = measure(
-            request,
-            lambda what, done, total: progress.update(task, description=what, completed=done, total=total or None),
+        yield lambda what, done, total: progress.update(
+            task, description=escape(what), completed=done, total=total or None
         )
-    print_report(console, report)
-    if arguments.json:
-        write_atomically(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
-    return INTERRUPTED if report.partial else 0
 
 
 def as_json(report: LatencyReport) -> dict[str, Any]:
@@ -114,14 +140,15 @@ def as_json(report: LatencyReport) -> dict[str, Any]:
     }
 
 
-def _count(text: str) -> int:
+def count_text(text: str) -> int:
+    """Return the whole number of an option that counts something."""
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000000, got {text!r}")
     return int(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    counts = tuple(_count(part) for part in text.split(","))
+    counts = tuple(count_text(part) for part in text.split(","))
     if len(set(counts)) < len(counts):
         raise argparse.ArgumentTypeError(f"expected distinct numbers such as 1,2,4, got {text!r}")
     return counts

@@ -32,6 +32,7 @@ class LatencyRequest:
         warm_up: Calls of each before that.
         flip: As for ``Detector``.
         scales: As for ``Detector``.
+        stacks: Hourglasses of a checkpoint to keep; None keeps all.
         threads: Of the CPU's libraries; 0 leaves it to them.
         cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
         workers: Detectors that run side by side, in a measurement after the others; 1 is none.
@@ -49,6 +50,7 @@ class LatencyRequest:
     warm_up: int = 5
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
+    stacks: int | None = None
     threads: int = 0
     cpu_time: bool = False
     workers: int = 1

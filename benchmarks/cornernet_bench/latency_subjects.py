@@ -51,10 +51,10 @@ def open_detector(request: LatencyRequest) -> Detector:
         SizeError: The model cannot take this size.
     """
     views: dict[str, Any] = {"flip": request.flip, "scales": request.scales}
-    if request.threads and request.model.suffix not in CHECKPOINTS:
+    if request.threads and request.stacks is None and request.model.suffix not in CHECKPOINTS:
         detector = Detector.open(request.model, request.backend, threads=request.threads, **views)
     else:
-        detector = open_model(request.model, request.backend, **views)
+        detector = open_model(request.model, request.backend, **views, stacks=request.stacks)
     if request.threads and runs_on_gpu(detector):
         detector.close()
         raise BackendError(f"--threads is for the CPU, and {detector.backend.name} runs on the GPU: name a --backend")
@@ -107,6 +107,13 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
         return {**times, "other": total - sum(times.values()), END_TO_END: total}
 
     return run
+
+
+def model_run(detector: Detector, now: Callable[[], float]) -> Run:
+    """Return what runs a detector once and tells how long it and its stages took; ``now`` is the clock of the host."""
+    if detector.pipeline is None:
+        return host_run(detector, detector.batch, StageClock(now=now))
+    return pipeline_run(detector, detector.pipeline)
 
 
 def pipeline_run(detector: Detector, pipeline: GpuPipeline) -> Run:

@@ -8,14 +8,17 @@ from rich import box
 from rich.table import Table
 
 from cornernet_bench.latency_subjects import END_TO_END
+from cornernet_bench.report_blocks import Line, print_blocks
 from cornernet_runtime.cli.common import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
+    from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import BatchResult, LatencyReport, Measurement
+    from cornernet_bench.report_blocks import Block
     from cornernet_bench.timing import Summary
 
 NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}
@@ -24,32 +27,31 @@ _SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvi
 
 def print_report(console: Console, report: LatencyReport) -> None:
     """Print what was measured on what, a table for each batch, then what is doubtful."""
-    for line in _head(report):
-        console.print(line, soft_wrap=True, markup=False)
+    print_blocks(console, blocks(report))
+
+
+def blocks(report: LatencyReport) -> Iterator[Block]:
+    """Yield what a report consists of, for the terminal and for other media."""
+    yield from map(Line, _head(report))
     for result in report.results:
-        console.print(f"\n{_title(result)}", style="bold", soft_wrap=True, markup=False)
-        console.print(_stage_table(result))
+        yield Line(_title(result), "heading")
+        yield _stage_table(result)
         if result.baseline is not None:
             flip = "on" if report.model.flip else "off"
-            console.print(
-                f"the published pipeline in turns with it, flip {flip}, weights {report.baseline_weights}; medians",
-                soft_wrap=True,
-                markup=False,
-            )
-            console.print(_ratio_table(result.model, result.baseline, result.ratios))
+            weights = report.baseline_weights
+            yield Line(f"the published pipeline in turns with it, flip {flip}, weights {weights}; medians")
+            yield _ratio_table(result.model, result.baseline, result.ratios)
     if report.workers is not None:
-        workers = report.workers
-        console.print(
-            f"\n{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
-            f"{workers.throughput_fps:.2f} frames/s together; a call takes {_ms(workers.end_to_end.p50_ms)} ms (p50), "
-            f"{_ms(workers.end_to_end.p95_ms)} (p95)",
-            soft_wrap=True,
-            markup=False,
+        workers, calls = report.workers, report.workers.end_to_end
+        yield Line(
+            f"{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
+            f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(calls.p50_ms)} ms (p50), "
+            f"{ms_text(calls.p95_ms)} (p95)",
+            "heading",
         )
-    for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+    yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
     if report.partial:
-        console.print("interrupted: these are partial results", style="yellow")
+        yield Line("interrupted: these are partial results", "warning")
 
 
 def _head(report: LatencyReport) -> list[str]:
@@ -59,12 +61,11 @@ def _head(report: LatencyReport) -> list[str]:
         views.append(f"scales {', '.join(f'{scale:g}' for scale in model.scales)}")
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
     clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
-    threads = ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
     lines = [
         f"{model.path}: {model.name} in {model.backend}, {model.precision}, input {inputs}, {', '.join(views)}",
         f"frames {frames}, {report.frames}; {report.iterations} calls after {report.warm_up} to warm up",
-        f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {threads}; {versions}",
+        f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {thread_text(machine)}; {versions}",
     ]
     if machine.gpu is not None and model.device_memory_mib is not None:
         gpu = machine.gpu
@@ -75,7 +76,7 @@ def _head(report: LatencyReport) -> list[str]:
     lines.append(f"in no figure: {', '.join(report.excluded)}")
     device = "" if model.device_memory_mib is None else f", {model.device_memory_mib} MiB on the GPU"
     lines.append(
-        f"opened in {model.load_s:.2f} s, first call {_ms(model.first_inference_ms)} ms, "
+        f"opened in {model.load_s:.2f} s, first call {ms_text(model.first_inference_ms)} ms, "
         f"at most {model.peak_rss_mib:.0f} MiB of memory{device}"
     )
     return lines
@@ -99,7 +100,7 @@ def _stage_table(result: BatchResult) -> Table:
     for heading in ("p50 ms", "p90", "p95", "p99", "mean", "std", "spread"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, summary in model.stages.items():
-        table.add_row(_name(name), *_cells(summary))
+        table.add_row(stage_name(name), *_cells(summary))
     if model.gpu_compute is not None:
         table.add_row("GPU compute", *_cells(model.gpu_compute))
     table.add_row("end to end", *_cells(model.end_to_end), style="bold")
@@ -108,7 +109,7 @@ def _stage_table(result: BatchResult) -> Table:
 
 def _cells(summary: Summary) -> list[str]:
     figures = (summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms, summary.mean_ms, summary.std_ms)
-    return [*(_ms(value) for value in figures), f"{summary.spread_percent:.0f} %"]
+    return [*(ms_text(value) for value in figures), f"{summary.spread_percent:.0f} %"]
 
 
 def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str, float]) -> Table:
@@ -119,7 +120,7 @@ def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str,
     for name in dict.fromkeys((*baseline.stages, *model.stages, END_TO_END)):
         ratio = f"{ratios[name]:.2f}" if name in ratios else ""
         style = "bold" if name == END_TO_END else None
-        table.add_row(_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)
+        table.add_row(stage_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)
     return table
 
 
@@ -129,12 +130,19 @@ def _with_share(measured: Measurement, name: str) -> tuple[str, str]:
         return "", ""
     # Times of the GPU, from other runs, are no part of the host's.
     share = "" if measured.clock == "gpu_events" else f"{summary.p50_ms / measured.end_to_end.p50_ms:.1%}"
-    return _ms(summary.p50_ms), share
+    return ms_text(summary.p50_ms), share
 
 
-def _name(stage: str) -> str:
+def thread_text(machine: Machine) -> str:
+    """Return how many threads each library may take."""
+    return ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
+
+
+def stage_name(stage: str) -> str:
+    """Return what a stage is called for people."""
     return NAMES.get(stage, stage)
 
 
-def _ms(value: float) -> str:
+def ms_text(value: float) -> str:
+    """Return milliseconds with three digits that count."""
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"

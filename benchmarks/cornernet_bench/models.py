@@ -15,7 +15,12 @@ CHECKPOINTS = (".safetensors", ".pkl", ".pth")
 
 
 def open_model(
-    path: str | Path, backend: str | None = None, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    path: str | Path,
+    backend: str | None = None,
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    stacks: int | None = None,
 ) -> Detector:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint, ours or published; the last runs in PyTorch.
 
@@ -25,6 +30,7 @@ def open_model(
             CPU, or with all around it on a GPU, in ``torch-cuda`` (float16) or ``torch-cuda-fp32``.
         flip: As for ``Detector``.
         scales: As for ``Detector``.
+        stacks: Hourglasses of a checkpoint to keep; None keeps all.
 
     Raises:
         CornerNetError: As ``Detector.open``, ``cornernet_export.torch_backend.open_checkpoint`` and
@@ -33,14 +39,18 @@ def open_model(
     if Path(path).suffix not in CHECKPOINTS:
         if (backend or "").startswith("torch"):
             raise BackendError(f"{path}: {backend} runs checkpoints ({', '.join(CHECKPOINTS)}), and this is none")
+        if stacks is not None:
+            raise BackendError(
+                f"{path}: a checkpoint is cut as it is opened; export this one again with --stacks {stacks}"
+            )
         return Detector.open(path, backend, flip=flip, scales=scales)
     from cornernet_export.torch_backend import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
     from cornernet_export.torch_network import CUDA, CUDA_FP32, open_on_gpu  # noqa: PLC0415
 
     if backend in (CUDA, CUDA_FP32):
-        return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales)
+        return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales, stacks=stacks)
     if backend not in (None, "torch", HALF):
         raise BackendError(
             f"{path}: a checkpoint runs in torch, {HALF}, {CUDA} or {CUDA_FP32}; export it to run in {backend}"
         )
-    return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales)
+    return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales, stacks=stacks)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cornernet_bench.coco import read_coco, some
+from cornernet_bench.coco import category_ids_of, read_coco, spread
 from cornernet_bench.oracle_judge import Verdict, judge
 from cornernet_bench.oracle_maps import KINDS, Truth, true_maps, with_truth
 from cornernet_bench.oracle_repairs import (
@@ -28,7 +28,7 @@ from cornernet_bench.oracle_repairs import (
     relabelled,
     rewired,
 )
-from cornernet_runtime.errors import FrameError, ModelError
+from cornernet_runtime.errors import ModelError
 from cornernet_runtime.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def analyse(
     annotations: Path,
     images: Path,
     reference: Detector | None = None,
+    most: int | None = None,
     track: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, _: items,
 ) -> OracleReport:
     """Exchange maps of a model for true ones, and for those of a reference, and say what that brings.
@@ -117,6 +118,7 @@ def analyse(
         annotations: COCO instances file.
         images: Folder of its pictures.
         reference: A model with the same classes that sees pictures alike, such as the one in FP32.
+        most: Pictures to look at, from all over the set; None looks at all.
         track: Wraps what takes long, with a word for it, to show progress.
 
     Raises:
@@ -131,9 +133,9 @@ def analyse(
             f"got {list(reference.class_names)}"
         )
     data = read_coco(annotations, images)
-    category_ids = _category_ids(data, detector.class_names, annotations, images)
+    category_ids = category_ids_of(data, detector.class_names, annotations, images)
     look = _Look(detector, reference, data, category_ids)
-    listed = data.truth.getImgIds()
+    listed = spread(data.truth.getImgIds(), most)
     try:
         for image_id in track(listed, "looking"):
             look.add(image_id)
@@ -231,18 +233,6 @@ def _from_reference(
             "export both with the same --size or --dynamic"
         )
     return {**from_reference(maps, others), REFERENCE: others}
-
-
-def _category_ids(data: CocoSet, class_names: Sequence[str], annotations: Path, images: Path) -> list[Any]:
-    """Return the id of each class of the model; raise FrameError where a class or a picture is missing."""
-    if data.absent:
-        raise FrameError(
-            f"{images}: {len(data.absent)} of the {len(data.paths)} pictures of {annotations.name} are not there: "
-            f"{some([path.name for path in data.absent])}"
-        )
-    if unknown := [name for name in class_names if name not in data.categories]:
-        raise FrameError(f"{annotations}: no category is named {', '.join(unknown)}; it has {list(data.categories)}")
-    return [data.categories[name] for name in class_names]
 
 
 def _compare(verdicts: dict[Exchange | str, Verdict], pictures: int) -> Comparison:

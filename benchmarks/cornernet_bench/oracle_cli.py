@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from cornernet_bench.outputs import check_picture
 from cornernet_runtime.cli.common import console_for_people, count_of
-from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cornernet_bench.oracle_repairs import Difference
     from cornernet_runtime.detector import Detector
 
-PICTURE_FORMATS = (".png", ".svg", ".pdf")
 HEADINGS = {
     "ap": "AP",
     "ap50": "AP50",
@@ -60,8 +59,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 def _run(arguments: argparse.Namespace) -> int:
     console = console_for_people()
-    if arguments.picture and arguments.picture.suffix not in PICTURE_FORMATS:
-        raise CornerNetError(f"{arguments.picture}: cannot be drawn; name a {', '.join(PICTURE_FORMATS)} file")
+    check_picture(arguments.picture)
     from cornernet_bench.models import open_model  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.oracle import analyse  # noqa: PLC0415
 
@@ -71,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         detector = stack.enter_context(open_model(arguments.model, arguments.backend))
         reference = stack.enter_context(open_model(arguments.against)) if arguments.against else None
-        report = analyse(detector, arguments.annotations, arguments.images, reference, show)
+        report = analyse(detector, arguments.annotations, arguments.images, reference, track=show)
     for line in report.notes:
         console.print(f"note: {arguments.annotations}: {line}", soft_wrap=True, markup=False)
     _print_exchanges(console, arguments.model, detector, report)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_runtime.errors import OutputError
-from cornernet_runtime.files import write_atomically
+from cornernet_bench.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,24 +27,15 @@ def draw_oracle(report: OracleReport, title: str, path: Path) -> None:
     Raises:
         OutputError: matplotlib is not installed, does not know the format, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise OutputError("no picture: matplotlib is not installed; pip install matplotlib") from error
     count = 2 if report.comparison else 1
-    figure = Figure(figsize=(7 * count, 6.5 if report.comparison else 4), layout="constrained")
+    figure = new_figure((7 * count, 6.5 if report.comparison else 4))
     axes = figure.subplots(1, count, squeeze=False)[0]
     partial = "" if report.complete else f" (interrupted: {report.pictures} of {report.listed} pictures)"
     figure.suptitle(title + partial)
     _draw_exchanges(axes[0], report)
     if report.comparison:
         _draw_repairs(axes[1], report.comparison)
-    content = io.BytesIO()
-    try:
-        figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=120)
-    except ValueError as error:
-        raise OutputError(f"{path}: cannot be drawn: {error}; name a .png, .svg or .pdf file") from error
-    write_atomically(path, content.getvalue())
+    save_figure(figure, path)
 
 
 def _draw_exchanges(axes: Axes, report: OracleReport) -> None:

@@ -196,18 +196,18 @@ def find_cause(loss: Difference, effects: Sequence[Effect]) -> Finding:
     ]
     if not helpful:
         if lost:
-            return Finding(None, f"{_amount(loss)} are lost, and no exchange brings any back: {_ELSEWHERE}")
+            return Finding(None, f"{_amount(loss)} are lost, and no exchange brings any back: {ELSEWHERE}")
         return Finding(None, f"nothing to lay at anything: {_amount(loss)} lost, too few or within the noise")
     best = max(effect.gain.points for effect in helpful)
     cause = next(effect for effect in helpful if effect.gain.points >= NEARLY * best)
     if lost and cause.gain.points < MOST * loss.points:
         text = f"{_amount(loss)} are lost; the most that one exchange brings back is {_amount(cause.gain)}"
-        return Finding(None, f"{text} ({cause.repair.title}): {_ELSEWHERE}")
+        return Finding(None, f"{text} ({cause.repair.title}): {ELSEWHERE}")
     of = f" of {_amount(loss)} lost" if lost else ""
     return Finding(cause.repair.name, f"{cause.repair.fault}: the exchange brings back {_amount(cause.gain)}{of}")
 
 
-_ELSEWHERE = "the fault lies before the heads, or in several of them"
+ELSEWHERE = "the fault lies before the heads, or in several of them"
 
 
 def _amount(difference: Difference) -> str:

@@ -31,9 +31,9 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-State = Literal["passed", "failed", "skipped"]
+State = Literal["passed", "partly", "failed", "skipped", "interrupted"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LAYERS = {  # what each proves
     "L1": "kernels compute the reference, on the CPU",
     "L2": "kernels compile for every architecture",
@@ -43,7 +43,8 @@ LAYERS = {  # what each proves
     "L6": "the whole path, from frame to detections",
 }
 DOCTOR = "doctor"
-DOCTOR_SECONDS = 120.0
+MODEL = "model"  # whether it is one
+SHORT_SECONDS = 120.0  # for these two, which are no layers
 TAIL_LINES = 80  # of what a layer printed
 PROGRESS = "\x1e"  # begins a line of a layer that is for people
 DISTRIBUTIONS = (
@@ -83,7 +84,8 @@ class Finding:
     """What a layer says of itself.
 
     Attributes:
-        state: What was done held, or did not, or nothing could be done; None while it is under way.
+        state: What was done held, and was all there is or but a part of it, or did not hold, or nothing could be done,
+            or the user interrupted; None while it is under way.
         said: What, or why, in a line.
         figures: What was measured, as JSON, the unit in the name of a key.
         output: The end of what it printed.
@@ -128,10 +130,11 @@ class Report:
         date: When it began, in UTC.
         command: That was typed.
         partial: Whether layers are missing, because it is under way or was interrupted.
-        state: Failed if a layer did, passed if one did and none failed, else skipped.
+        state: As for ``joint_state``.
         versions: Of installed distributions that matter, by name.
         doctor: What ``cornernet-doctor --report`` writes.
         layers: That have ended, in order.
+        not_run: Names of layers that were asked for and have not been begun, or are under way.
     """
 
     schema_version: int
@@ -143,11 +146,13 @@ class Report:
     versions: dict[str, str]
     doctor: dict[str, Any]
     layers: tuple[Outcome, ...] = ()
+    not_run: tuple[str, ...] = ()
 
     def with_layer(self, outcome: Outcome) -> Report:
         """Return the report with one more layer."""
         layers = (*self.layers, outcome)
-        return replace(self, layers=layers, state=joint_state([layer.state for layer in layers]))
+        not_run = tuple(name for name in self.not_run if name != outcome.layer)
+        return replace(self, layers=layers, not_run=not_run, state=joint_state([layer.state for layer in layers]))
 
     def text(self) -> str:
         """Return it as JSON that names neither the user nor the user's home folder."""
@@ -155,10 +160,9 @@ class Report:
 
 
 def joint_state(states: list[State]) -> State:
-    """Return how parts ended together: failed if one did, passed if one did and none failed, else skipped."""
-    if "failed" in states:
-        return "failed"
-    return "passed" if "passed" in states else "skipped"
+    """Return how parts ended together: the first of failed, partly and passed that one of them did, else skipped."""
+    ordered: tuple[State, ...] = ("failed", "partly", "passed")
+    return next((state for state in ordered if state in states), "skipped")
 
 
 def run_selftest(request: Request, say: Callable[[str], None], keep: Callable[[Report], None]) -> Report:
@@ -168,7 +172,7 @@ def run_selftest(request: Request, say: Callable[[str], None], keep: Callable[[R
         request: What to do.
         say: Called with a line of progress, also from another thread.
         keep: Called with the report when it begins, after each layer, and when it ends; that of an interrupted run has
-            the interrupted layer and is partial.
+            the interrupted layer, names those that were not run, and is partial.
 
     Raises:
         OutputError: Of ``keep``, which is called before anything takes long.
@@ -176,9 +180,9 @@ def run_selftest(request: Request, say: Callable[[str], None], keep: Callable[[R
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     command = shlex.join(["cornernet-bench", *sys.argv[1:]])
-    report = Report(SCHEMA_VERSION, __version__, now, command, True, "skipped", _versions(), {})
+    report = Report(SCHEMA_VERSION, __version__, now, command, True, "skipped", _versions(), {}, not_run=request.layers)
     keep(report)
-    found, interrupted = run_layer(DOCTOR, request, DOCTOR_SECONDS, say)
+    found, interrupted = run_layer(DOCTOR, request, SHORT_SECONDS, say)
     report = replace(report, doctor=found.figures or {"error": found.said})
     for layer in request.layers:
         if interrupted:
@@ -200,7 +204,7 @@ def run_selftest(request: Request, say: Callable[[str], None], keep: Callable[[R
 
 
 def run_layer(layer: str, request: Request, limit_s: float, say: Callable[[str], None]) -> tuple[Finding, bool]:
-    """Run a layer, or the doctor, in a process of its own.
+    """Run a layer, the doctor or a look at the model in a process of its own.
 
     Returns:
         What it found, whatever became of the process, and whether the user interrupted it.
@@ -224,7 +228,7 @@ def run_layer(layer: str, request: Request, limit_s: float, say: Callable[[str],
         found, lines = _found(file), [line.rstrip() for line in list(tail)]
     found = replace(found, output="\n".join(filter(None, [found.output, *lines])))
     if interrupted:
-        return replace(found, state="skipped", said="interrupted"), True
+        return replace(found, state="interrupted", said="by the user"), True
     if ended := ended or _why_unexpected(process.returncode, found, lines):
         so_far = f"{found.said}; then it " if found.said else ""
         return replace(found, state="failed", said=f"{so_far}{ended}"), False

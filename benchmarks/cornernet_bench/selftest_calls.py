@@ -99,6 +99,7 @@ CUDA_USES = (
     "Device.create_event(1)",
     "Device.create_stream()",
     "Device.name",
+    "Device.properties",
     "Device.set_current()",
     "Event.close()",
     "Event.sync()",
@@ -112,6 +113,7 @@ CUDA_USES = (
     "LegacyPinnedMemoryResource.__init__()",
     "LegacyPinnedMemoryResource.allocate(1)",
     "ObjectCode.from_cubin(1, name)",
+    "ObjectCode.from_ptx(1, name)",
     "ObjectCode.get_kernel(1)",
     "Stream.close()",
     "Stream.create_graph_builder()",
@@ -119,11 +121,14 @@ CUDA_USES = (
     "Stream.record(1)",
     "Stream.sync()",
     "Stream.wait(1)",
+    "StridedMemoryView.from_any_interface(1, stream_ptr)",
     "cuCtxGetCurrent()",
     "cuFuncLoad(1)",
     "cuKernelGetFunction(1)",
     "cuLaunchKernel(11)",
     "cuMemGetInfo()",
+    "cuStreamEndCapture(1)",
+    "cuThreadExchangeStreamCaptureMode(1)",
 )
 
 _USE = re.compile(r"(?:(?P<owner>[\w.]+)\.)?(?P<name>\w+)(?:\((?P<arguments>.*)\))?")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +13,29 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cornernet_bench.selftest import LAYERS, Request, run_selftest
-from cornernet_runtime.cli.common import console_for_people
-from cornernet_runtime.errors import CornerNetError
+from cornernet_bench.selftest import LAYERS, MODEL, SHORT_SECONDS, Request, run_layer, run_selftest
+from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.errors import CornerNetError, CornerNetWarning, OutputError
 from cornernet_runtime.files import cache_folder, make_folder, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from cornernet_bench.selftest import Report
 
 NAME = "selftest.json"
-_STYLES = {"passed": "green", "skipped": "yellow", "failed": "bold red"}
+NOT_RUN = "not run"
+SHORT = 40  # letters of a reason that stands in the closing line
+_STYLES = {
+    "passed": "green",
+    "partly": "yellow",
+    "failed": "bold red",
+    "skipped": "yellow",
+    "interrupted": "yellow",
+    NOT_RUN: "dim",
+}
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -38,7 +52,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         "--report",
         type=Path,
         metavar="FILE",
-        help=f"where the report goes, as JSON (default: {NAME} in the user's cache folder, replaced each time)",
+        help=f"where the report goes, as JSON, in a folder that is there (default: {NAME} in the user's cache folder, "
+        "replaced each time)",
     )
     parser.add_argument("--layers", type=_layers, default=usual.layers, metavar="L,L,...", help="some of L1 to L6")
     parser.add_argument(
@@ -74,7 +89,6 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 def _run(arguments: argparse.Namespace) -> int:
     console = console_for_people()
-    file = arguments.report or _usual_file()
     request = Request(
         layers=arguments.layers,
         model=arguments.model,
@@ -85,60 +99,157 @@ def _run(arguments: argparse.Namespace) -> int:
         limit_s=float(arguments.limit),
     )
     reports: list[Report] = []
+    with _ended_as_by_ctrl_c():
+        try:
+            with console.status("looking at this machine") as status:  # turns while a layer says nothing
 
-    def keep(report: Report) -> None:
-        if file is not None:
-            write_atomically(file, report.text())
-        reports.append(report)
+                def say(line: str) -> None:
+                    console.print(line, style="dim", soft_wrap=True, markup=False)
+                    status.update(escape(line))
 
-    try:
-        with console.status("looking at this machine") as status:  # turns while a layer says nothing
+                _check(request)
+                keeper = _Keeper(arguments.report)
 
-            def say(line: str) -> None:
-                console.print(line, style="dim", soft_wrap=True, markup=False)
-                status.update(escape(line))
+                def keep(report: Report) -> None:
+                    keeper(report)
+                    reports.append(report)
 
-            run_selftest(request, say, keep)
-    finally:
-        if reports:
-            _print(console, reports[-1], file)
-    report = reports[-1]
-    if report.state == "failed":
-        failed = (f"{layer.layer}: {layer.said}" for layer in report.layers if layer.state == "failed")
-        raise CornerNetError("; ".join(failed))
+                run_selftest(request, say, keep)
+        finally:
+            if reports:
+                _print(console, reports[-1], keeper.file)
+    if failed := [layer.layer for layer in reports[-1].layers if layer.state == "failed"]:
+        raise CornerNetError(f"{count_of(len(failed), 'layer')} failed: {', '.join(failed)}")
     return 0
 
 
-def _usual_file() -> Path | None:
-    """Return where the report goes when no file is named; None where there is no such folder."""
-    folder = cache_folder()
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does, so that it too keeps what is known and leaves nothing lying about."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        return None if folder is None else make_folder(folder) / NAME
-    except CornerNetError:
-        return None
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(request: Request) -> None:
+    """Refuse what cannot be done, before anything runs.
+
+    Raises:
+        CornerNetError: An option is for a layer that is left out, or the model or the pictures are none.
+    """
+    given = {"--model": request.model, "--images": request.images, "--architectures": request.architectures}
+    needed = {"--model": "L6", "--images": "L6", "--architectures": "L2"}
+    for option, layer in needed.items():
+        if given[option] and layer not in request.layers:
+            raise CornerNetError(
+                f"{option} is for {layer}, and --layers names {','.join(request.layers)} only: "
+                f"add {layer} there, or leave {option} out"
+            )
+    if request.images is not None:
+        from cornernet_runtime.pictures import find_pictures  # noqa: PLC0415 - keeps --help quick
+
+        find_pictures([request.images])
+    if request.model is not None:
+        found, interrupted = run_layer(MODEL, request, SHORT_SECONDS, lambda _line: None)
+        if interrupted:
+            raise KeyboardInterrupt
+        if refused := found.figures.get("refused"):
+            raise CornerNetError(refused)
+
+
+class _Keeper:
+    """Writes reports to a file; where the usual one cannot be written, and none was named, the user is told once."""
+
+    def __init__(self, named: Path | None) -> None:
+        self.file = named
+        self._named = named is not None
+        if named is None:
+            try:
+                self.file = _usual_file()
+            except OutputError as error:
+                self._tell(error)
+
+    def __call__(self, report: Report) -> None:
+        try:
+            if self.file is not None:
+                write_atomically(self.file, report.text())
+        except OutputError as error:
+            if self._named:
+                raise
+            self._tell(error)
+
+    def _tell(self, error: OutputError) -> None:
+        self.file = None
+        warnings.warn(f"no report is kept: {error}; name a file with --report FILE", CornerNetWarning, stacklevel=3)
+
+
+def _usual_file() -> Path:
+    """Return where the report goes when no file is named.
+
+    Raises:
+        OutputError: There is no such folder.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise OutputError("there is no home folder")
+    return make_folder(folder) / NAME
 
 
 def _print(console: Console, report: Report, file: Path | None) -> None:
-    table = Table("", "proves that", "", box=box.SIMPLE_HEAD)
-    table.add_column("s", justify="right")
-    table.add_column("found", overflow="fold")
+    if report.layers:
+        _print_table(console, report)
     for layer in report.layers:
-        state = f"[{_STYLES[layer.state]}]{layer.state}[/]"
-        table.add_row(layer.layer, layer.proves, state, f"{layer.seconds:.0f}", escape(layer.said))
-    console.print(table)
-    for layer in report.layers:
+        style = _STYLES[layer.state]
+        console.print(f"[{style}]{layer.layer} {layer.state}[/]: {escape(layer.said)}", soft_wrap=True)
         if stages := layer.figures.get("stages_ms"):
             each = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in stages.items())
-            console.print(f"milliseconds on the GPU, a frame: {each}", soft_wrap=True)
+            console.print(f"{layer.layer} milliseconds on the GPU, a frame: {each}", soft_wrap=True)
+    console.print(_closing_line(report), soft_wrap=True, markup=False)
     whole = "not finished: part of the report" if report.partial else "report"
     if file is not None:
         console.print(f"{whole}, for whoever is to help: {file}", soft_wrap=True, markup=False)
 
 
+def _print_table(console: Console, report: Report) -> None:
+    """Print a row a layer; what was found needs more room than a column has."""
+    table = Table("", "proves that", "", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("s", justify="right")
+    for layer in report.layers:
+        state = f"[{_STYLES[layer.state]}]{layer.state}[/]"
+        table.add_row(layer.layer, layer.proves, state, f"{layer.seconds:.0f}")
+    for name in report.not_run:
+        table.add_row(name, LAYERS[name], f"[{_STYLES[NOT_RUN]}]{NOT_RUN}[/]", "-")
+    console.print(table)
+    console.print()
+
+
+def _closing_line(report: Report) -> str:
+    """Return how many layers ended how, such as ``4 passed, 1 skipped (L5: there is no GPU)``."""
+    parts = []
+    for state in _STYLES:
+        named = [
+            f"{layer.layer}: {layer.said}" if len(layer.said) <= SHORT else layer.layer
+            for layer in report.layers
+            if layer.state == state
+        ]
+        named = list(report.not_run) if state == NOT_RUN else named
+        if named:
+            parts.append(f"{len(named)} {state}" + ("" if state == "passed" else f" ({', '.join(named)})"))
+    return ", ".join(parts)
+
+
 def _layers(text: str) -> tuple[str, ...]:
     layers = tuple(text.split(","))
-    if not set(layers) <= set(LAYERS) or len(set(layers)) < len(layers):
+    if not set(layers) <= set(LAYERS):
         raise argparse.ArgumentTypeError(f"expected some of {','.join(LAYERS)}, got {text!r}")
+    if twice := sorted(name for name in set(layers) if layers.count(name) > 1):
+        raise argparse.ArgumentTypeError(f"expected each layer once, got {', '.join(twice)} twice")
     return layers
 
 

@@ -22,6 +22,7 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cornernet_bench.checkout_tests import Tested
     from cornernet_bench.selftest import Request, State
     from cornernet_bench.selftest_worker import Notes
 
@@ -33,9 +34,9 @@ def kernels_on_the_cpu(_request: Request, notes: Notes) -> Finding:
     """L1: the kernels' tests of a checkout."""
     notes.say("the tests of the kernels, some minutes")
     tested = run_tests(
-        kernels.ROOT, ("tests/kernels", "tests/plugins/test_corner_pool.py"), without=kernels.TESTS_OF_COMPILERS
+        kernels.ROOT, ("tests/kernels", "tests/plugins/test_corner_pool.py"), kernels.TESTS_OF_COMPILERS, notes.say
     )
-    return Finding(tested.state, tested.said, output=tested.output)
+    return Finding(_state(tested), tested.said, output=tested.output)
 
 
 def kernels_compiled(request: Request, notes: Notes) -> Finding:
@@ -64,8 +65,8 @@ def plugin_library(_request: Request, notes: Notes) -> Finding:
     """
     registry = _part(lambda: _in_the_registry(notes))
     notes.say("the tests of the library, a minute")
-    tests = _tests("tests/plugins/test_plugin_library.py", "tests/plugins/test_tensorrt_headers.py")
-    return _joined(registry, tests)
+    tests = _tests(notes, "tests/plugins/test_plugin_library.py", "tests/plugins/test_tensorrt_headers.py")
+    return _joined([registry], tests)
 
 
 def _in_the_registry(notes: Notes) -> Finding:
@@ -119,7 +120,7 @@ def calls(_request: Request, notes: Notes) -> Finding:
     """L4: what the builder and the GPU path call, in the installed bindings; and the tests of a checkout."""
     bindings = [_part(_calls_of_tensorrt), _part(_calls_of_cuda)]
     notes.say("the tests of the calls, a minute")
-    return _joined(*bindings, _tests("tests/test_api_surface.py"))
+    return _joined(bindings, _tests(notes, "tests/test_api_surface.py"))
 
 
 def _calls_of_tensorrt() -> Finding:
@@ -174,17 +175,30 @@ def _part(run: Callable[[], Finding]) -> Finding:
         return Finding("failed", str(error))
 
 
-def _tests(*paths: str) -> Finding:
-    tested = run_tests(kernels.ROOT, paths)
+def _tests(notes: Notes, *paths: str) -> Finding:
+    tested = run_tests(kernels.ROOT, paths, say=notes.say)
     return Finding(tested.state, f"tests: {tested.said}", output=tested.output)
 
 
-def _joined(*parts: Finding) -> Finding:
-    """Return parts as one: what failed first, what was skipped last."""
+def _state(tested: Tested) -> State:
+    """Return how a layer ended that consists of tests: partly where some of them skipped themselves."""
+    return "partly" if tested.state == "passed" and tested.skipped else tested.state
+
+
+def _joined(proofs: list[Finding], tests: Finding) -> Finding:
+    """Return parts as one, what failed first, what was skipped last; without one of the proofs it is partly proven.
+
+    Args:
+        proofs: What is installed, looked at.
+        tests: Of a checkout, which do without.
+    """
+    parts = [*proofs, tests]
     order = ("failed", "passed", "skipped")
     ordered = sorted(parts, key=lambda part: order.index(part.state or "failed"))
     said = "; ".join(f"skipped: {one.said}" if one.state == "skipped" else one.said for one in ordered)
     state = joint_state([part.state or "failed" for part in parts])
+    if state == "passed" and any(part.state == "skipped" for part in proofs):
+        state = "partly"
     if state == "skipped":
         said = "; ".join(part.said for part in parts)
     figures = {key: value for part in parts for key, value in part.figures.items()}

@@ -20,9 +20,10 @@ from cornernet_bench.kernels import REQUIRE_GPU, ROOT
 from cornernet_bench.models import CHECKPOINTS, open_model
 from cornernet_bench.selftest import Finding
 from cornernet_bench.selftest_run import Contest, compare, measure
-from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, write_manifest
+from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning, PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
 from cornernet_runtime.records import to_json
@@ -39,8 +40,9 @@ SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one
 SCENES_SEED = 4242  # the shipped model has not seen it
 OF_EXPORT = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-OF_ENGINE = ("onnx", "onnxruntime", "cuda")
-DISTRIBUTIONS = {"cuda": '"cuda-core[cu13]"'}  # where the name is another than the package's
+OF_ENGINE = ("onnx", "onnxruntime", "cuda.core")
+OF_OWN_ENGINE = ("onnxruntime", "cuda.core")
+DISTRIBUTIONS = {"cuda.core": '"cuda-core[cu13]"'}  # where the name is another than the package's
 
 
 class NothingToRunError(Exception):
@@ -57,23 +59,32 @@ def whole_path(request: Request, notes: Notes) -> Finding:
         except NothingToRunError as error:
             required = os.environ.get(REQUIRE_GPU) == "1"
             return Finding("failed", f"{REQUIRE_GPU}=1, but {error}") if required else Finding("skipped", str(error))
-        notes.keep(network=contest.network)
+        notes.keep(network=contest.network, held_against=contest.against)
         images, annotations = _pictures(request, Path(name) / "scenes", notes)
-        problems = compare(contest, images, annotations, notes)
+        problems, uncompared = compare(contest, images, annotations, notes)
+        if contest.gpu and contest.candidate.pipeline is None:
+            problems.append("nothing but the network ran on the GPU")
         if request.frames:
             problems += measure(contest, images, request.frames, notes)
         remarks = [one_line(str(one.message)) for one in told if issubclass(one.category, CornerNetWarning)]
         notes.keep(warnings=remarks)
+    undone = [*contest.undone, *uncompared]
     if problems:
-        return Finding("failed", f"{contest.network}: {'; '.join([*problems, *remarks])}")
-    return Finding("passed", "; ".join([f"{contest.network}: {_summary(notes)}", *remarks]))
+        return Finding("failed", f"{contest.network}: {'; '.join([*problems, *undone, *remarks])}")
+    if uncompared and not request.frames:
+        return Finding("skipped", "; ".join([*undone, *remarks]))
+    said = f"{contest.network}: {_summary(notes)}"
+    return Finding("partly" if undone else "passed", "; ".join([said, *undone, *remarks]))
 
 
 def _summary(notes: Notes) -> str:
-    figures = notes.figures
-    said = ["no stage before it to compare with: --model CHECKPOINT"]
-    if "detections_reference" in figures:
-        said = [f"{figures['detections_matched']} of {figures['detections_reference']} detections matched"]
+    """Return what was compared and measured, which is one of them at least."""
+    figures, said = notes.figures, []
+    if figures.get("detections_reference"):
+        count = count_of(figures["detections_reference"], "detection")
+        said.append(f"{figures['detections_matched']} of {count} matched those of {figures['held_against']}")
+        if "ap_skipped" in figures:
+            said.append(f"AP was not compared ({figures['ap_skipped']})")
     if "ap" in figures:
         said.append(f"AP {figures['ap']:.2f}, {figures['ap_reference']:.2f} before")
     if "p50_ms" in figures:
@@ -110,6 +121,14 @@ def _contest(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Conte
 
 
 def _in_tensorrt(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Contest:
+    """Return the engine of a bundle if it has one that can run here, else one that is built aside."""
+    undone: tuple[str, ...] = ()
+    if _has_engine(model):
+        _need(OF_OWN_ENGINE, "an engine")
+        try:
+            return _own_engine(model, stack, notes)
+        except (BackendError, PluginError) as error:
+            undone = (f"the bundle's own engine was not used, another was built: {error}",)
     _need(OF_ENGINE, "an engine")
     from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - an extra
 
@@ -127,7 +146,28 @@ def _in_tensorrt(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> C
         raise AssertionError("add_engine returned a bundle without an engine")
     notes.keep(engine=to_json(manifest.engine))
     network = f"TensorRT {manifest.engine.tensorrt}, {manifest.spec.precision}, on {manifest.engine.gpu}"
-    return Contest(network, candidate, reference, half=manifest.spec.precision != "fp32", gpu=True)
+    against = "PyTorch" if trained else "ONNX Runtime"
+    half = manifest.spec.precision != "fp32"
+    return Contest(network, candidate, reference, against, half=half, gpu=True, undone=undone)
+
+
+def _own_engine(model: Path, stack: ExitStack, notes: Notes) -> Contest:
+    """Return a bundle's engine as it is.
+
+    Raises:
+        BackendError: It cannot run here.
+        PluginError: Its plugin is not here.
+    """
+    candidate = stack.enter_context(Detector.open(model, "tensorrt"))
+    reference = stack.enter_context(Detector.open(model, "onnxruntime"))
+    manifest = read_manifest(model)
+    notes.keep(engine=to_json(manifest.engine), verification=to_json(manifest.verification))
+    network = f"the bundle's own engine, {manifest.spec.precision}"
+    return Contest(network, candidate, reference, "ONNX Runtime", half=manifest.spec.precision != "fp32", gpu=True)
+
+
+def _has_engine(model: Path) -> bool:
+    return model.is_dir() and read_manifest(model, check_engine=False).engine is not None
 
 
 def _in_torch(model: Path, stack: ExitStack) -> Contest:
@@ -135,27 +175,37 @@ def _in_torch(model: Path, stack: ExitStack) -> Contest:
     lead = "TensorRT is not installed: pip install tensorrt; and in its place "
     if model.suffix not in CHECKPOINTS:
         raise NothingToRunError(f"{lead}PyTorch runs a checkpoint only ({', '.join(CHECKPOINTS)}), got {model.name}")
-    _need(("torch", "safetensors", "cuda"), f"{lead}PyTorch on the GPU")
+    _need(("torch", "safetensors", "cuda.core"), f"{lead}PyTorch on the GPU")
     import torch  # noqa: PLC0415 - an extra
 
     if not torch.cuda.is_available():
         raise NothingToRunError(f"{lead}PyTorch {torch.__version__} has no use of the GPU: install its build for CUDA")
     candidate = stack.enter_context(open_model(model, "torch-cuda"))
     reference = stack.enter_context(open_model(model))
-    return Contest(f"PyTorch {torch.__version__}, fp16, on the GPU", candidate, reference, half=True, gpu=True)
+    network = f"PyTorch {torch.__version__}, fp16, on the GPU"
+    return Contest(network, candidate, reference, "PyTorch on the CPU", half=True, gpu=True)
 
 
 def _on_the_cpu(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> Contest:
-    """Return ONNX Runtime, and the checkpoint in PyTorch where there is one."""
+    """Return ONNX Runtime, and the checkpoint in PyTorch where there is one, or else the same file in OpenVINO."""
     _need(("onnxruntime",), "a model on the CPU")
     trained = model if model.suffix in CHECKPOINTS else model / CHECKPOINT_OF_BUNDLE
     here = _bundle(model, folder / "bundle", notes) if model == trained else model
     candidate = stack.enter_context(Detector.open(here, "onnxruntime"))
-    reference = None
     half = candidate.spec.precision != "fp32"
+    reference, against = None, f"no checkpoint is known: put it into the bundle as {CHECKPOINT_OF_BUNDLE}"
     if trained.is_file() and _installed("torch"):
-        reference = stack.enter_context(open_model(trained, "torch-fp16" if half else None))
-    return Contest(f"ONNX Runtime on the CPU, {candidate.spec.precision}", candidate, reference, half=half)
+        reference, against = open_model(trained, "torch-fp16" if half else None), "PyTorch"
+    elif candidate.spec.precision != "int8":  # whose rounding differs from one library to another
+        if _installed("openvino"):
+            reference, against = Detector.open(here, "openvino"), "OpenVINO"
+        else:
+            against += "; or pip install openvino, which runs the same file"
+    if reference is not None:
+        stack.enter_context(reference)
+    undone = ("the bundle's engine was not used: there is no GPU",) if _has_engine(model) else ()
+    network = f"ONNX Runtime on the CPU, {candidate.spec.precision}"
+    return Contest(network, candidate, reference, against, half=half, undone=undone)
 
 
 def _bundle(model: Path, bundle: Path, notes: Notes, precision: Precision = "fp32") -> Path:
@@ -194,7 +244,10 @@ def _pictures(request: Request, folder: Path, notes: Notes) -> tuple[Path, Path 
 
 
 def _installed(package: str) -> bool:
-    return package in sys.modules or util.find_spec(package) is not None
+    if package in sys.modules:
+        return True
+    whole = package.rpartition(".")[0]  # PyTorch for CUDA brings another part of ``cuda``
+    return (not whole or _installed(whole)) and util.find_spec(package) is not None
 
 
 def _need(packages: tuple[str, ...], purpose: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from cornernet_bench.timing import PERCENTILES
 from cornernet_export.verify import Tolerance, compare_detections
 from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.pictures import find_pictures, read_picture
 
 if TYPE_CHECKING:
@@ -44,63 +45,90 @@ class Contest:
         network: What runs it, for people.
         candidate: The detector.
         reference: The other; None where there is none to be had.
+        against: What runs the other, for people; or why there is none.
         half: Whether they differ in float16, which allows more.
         gpu: Whether the candidate runs on a GPU.
+        undone: What of the model is not tried here, and why.
     """
 
     network: str
     candidate: Detector
     reference: Detector | None
+    against: str
     half: bool = False
     gpu: bool = False
+    undone: tuple[str, ...] = ()
 
 
-def compare(contest: Contest, images: Path, annotations: Path | None, notes: Notes) -> list[str]:
+def compare(contest: Contest, images: Path, annotations: Path | None, notes: Notes) -> tuple[list[str], list[str]]:
     """Compare detections of pictures one by one, and AP where the pictures show what the model knows.
 
     Returns:
-        What does not hold.
+        What does not hold, and what could not be compared.
     """
+    skipped = _why_no_ap(contest, annotations)
+    notes.keep(pictures=0, **({} if skipped is None else {"ap_skipped": skipped}))
     if contest.reference is None:
-        return []
+        return [], [f"nothing was compared: {contest.against}"]
     paths = find_pictures([str(images)])
-    notes.say(f"detecting on {len(paths)} pictures with both")
+    pictures = count_of(len(paths), "picture")
+    notes.say(f"detecting on {pictures} with both")
     tolerance = HALF if contest.half else SAME
     total = None
     for path in paths:
         picture = read_picture(path)
         both = contest.reference(picture), contest.candidate(picture)
-        one = compare_detections(*both, contest.network, f"{len(paths)} pictures", tolerance)
+        one = compare_detections(*both, contest.network, pictures, tolerance)
         added = (() if total is None else (total,)) + (one,)
         total = replace(one, **{name: sum(getattr(it, name) for it in added) for name in _COUNTS})
-    if total is None or total.reference == 0:
-        return [f"no detection of 0.1 or more on {len(paths)} pictures: name a folder of fitting ones with --images"]
+    if total is None:
+        raise AssertionError("a folder without pictures is refused")
     notes.keep(pictures=len(paths), **{f"detections_{name}": getattr(total, name) for name in _COUNTS})
+    if total.reference == total.extra == 0:
+        nothing = f"no detection of 0.1 or more on {pictures}"
+        if _drawn(contest, annotations):
+            return [f"{nothing}, which show what the model knows"], []
+        return [], [f"nothing was compared: {nothing}: name a folder of fitting ones with --images"]
     problems = []
     if not total.passed:
         problems.append(
             f"{total.matched} of {total.reference} detections matched and {total.extra} extra, "
             f"{tolerance.matched:.1%} required"
         )
-    return problems + (_compare_ap(contest, images, annotations, notes) if annotations is not None else [])
+    if skipped is None and annotations is not None:
+        problems += _compare_ap(contest.reference, contest.candidate, images, annotations, notes)
+    return problems, []
 
 
 _COUNTS = ("reference", "matched", "extra")
 
 
-def _compare_ap(contest: Contest, images: Path, annotations: Path, notes: Notes) -> list[str]:
+def _why_no_ap(contest: Contest, annotations: Path | None) -> str | None:
+    """Return why there is no AP to compare, or None."""
+    if contest.reference is None:
+        return contest.against
+    if annotations is None:
+        return "the pictures of --images have no annotations"
+    if not _drawn(contest, annotations):
+        return "the drawn scenes are of other classes than the model's"
     if util.find_spec("pycocotools") is None:
-        notes.keep(ap_skipped='pycocotools is not installed: pip install ".[bench]"')
-        return []
+        return 'pycocotools is not installed: pip install ".[bench]"'
+    return None
+
+
+def _drawn(contest: Contest, annotations: Path | None) -> bool:
+    """Return whether the pictures are drawn scenes, of the model's classes."""
+    if annotations is None:
+        return False
     known = {row["name"] for row in json.loads(annotations.read_text(encoding="utf-8"))["categories"]}
-    if contest.reference is None or not set(contest.candidate.class_names) <= known:
-        notes.keep(ap_skipped="the drawn scenes are of other classes than the model's")
-        return []
+    return set(contest.candidate.class_names) <= known
+
+
+def _compare_ap(reference: Detector, candidate: Detector, images: Path, annotations: Path, notes: Notes) -> list[str]:
     from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - an extra
 
     notes.say("average precision of both")
-    detectors = (contest.reference, contest.candidate)
-    before, after = (evaluate(detector, annotations, images).metrics["ap"] for detector in detectors)
+    before, after = (evaluate(one, annotations, images).metrics["ap"] for one in (reference, candidate))
     notes.keep(ap_reference=before, ap=after, ap_difference=after - before)
     return [] if abs(after - before) <= SAME_AP else [f"AP {after:.2f} instead of {before:.2f}"]
 
@@ -123,7 +151,7 @@ def measure(contest: Contest, images: Path, count: int, notes: Notes) -> list[st
         notes.keep(gpu=device.name)
     gc.collect()
     before = _memory(device)
-    notes.say(f"timing {count} frames")
+    notes.say(f"timing {count_of(count, 'frame')}")
     times = _time(detector, frames, count, notes)
     after = _memory(device)
     values = np.percentile(times, PERCENTILES)
@@ -133,8 +161,9 @@ def measure(contest: Contest, images: Path, count: int, notes: Notes) -> list[st
         **{f"{name}_before_mib": round(value, 1) for name, value in before.items()},
         **{f"{name}_after_mib": round(value, 1) for name, value in after.items()},
     )
+    timed = count_of(count, "frame")
     return [
-        f"{name} grew by {after[name] - before[name]:.0f} MiB over {count} frames, {MOST_GROWTH_MIB} at most"
+        f"{name} grew by {after[name] - before[name]:.0f} MiB over {timed}, {MOST_GROWTH_MIB} at most"
         for name in before
         if after[name] - before[name] > MOST_GROWTH_MIB
     ]

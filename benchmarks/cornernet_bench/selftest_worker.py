@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from cornernet_bench.selftest import DOCTOR, PROGRESS, Finding, Request
-from cornernet_runtime.errors import CornerNetError
+from cornernet_bench.selftest import DOCTOR, MODEL, PROGRESS, Finding, Request
+from cornernet_runtime.errors import BundleError, CornerNetError, ModelError
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.machine import one_line
 from cornernet_runtime.records import from_json, to_json
@@ -56,11 +56,13 @@ def main() -> int:
 
 def find(layer: str, request: Request, notes: Notes) -> Finding:
     """Return what a layer found; an exception is a failure."""
-    from cornernet_bench.selftest_layers import RUNNERS  # noqa: PLC0415 - what it imports may crash
-
     try:
         if layer == DOCTOR:
             return _diagnosis()
+        if layer == MODEL:
+            return _opened(str(request.model))
+        from cornernet_bench.selftest_layers import RUNNERS  # noqa: PLC0415 - what it imports may crash
+
         found = RUNNERS[layer](request, notes)
     except CornerNetError as error:
         found = Finding("failed", str(error))
@@ -74,6 +76,19 @@ def _diagnosis() -> Finding:
     from cornernet_runtime.doctor import diagnose  # noqa: PLC0415 - imports what may crash
 
     return Finding("passed", "", to_json(diagnose()))
+
+
+def _opened(model: str) -> Finding:
+    """Return why it is refused as a model, if it is; where what would open it is not installed, nobody knows."""
+    from cornernet_bench.models import CHECKPOINTS, open_model  # noqa: PLC0415 - imports what may crash
+
+    try:
+        open_model(model, None if model.endswith(CHECKPOINTS) else "onnxruntime").close()
+    except (BundleError, ModelError) as error:
+        return Finding("failed", str(error), {"refused": str(error)})
+    except (CornerNetError, ImportError) as error:
+        return Finding("skipped", str(error))
+    return Finding("passed", "")
 
 
 def _end_with_the_other() -> None:

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich import box
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 PERCENTILES = (50, 90, 99)
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class StageClock:
         return times
 
 
-def take_turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def take_turns(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
     """Yield (round, name): each once a round, every other round backwards, so that none always follows the same one."""
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_export.model.rewrite import emulate_half, fold_batch_norms, to_half
+from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import CornerMaps
 
@@ -51,19 +51,21 @@ class TorchBackend:
 
 
 def open_checkpoint(
-    path: Path, *, half: bool = False, flip: bool = False, scales: Sequence[float] = (1.0,)
+    path: Path, *, half: bool = False, flip: bool = False, scales: Sequence[float] = (1.0,), stacks: int | None = None
 ) -> Detector:
     """Open a checkpoint as a detector run by PyTorch; ``flip`` and ``scales`` as for ``Detector``.
 
-    With ``half``, weights and activations are rounded to float16 wherever ``--precision fp16`` computes in it, which
-    ONNX Runtime does not do on a CPU.
+    With ``stacks``, the network is cut after so many hourglasses. With ``half``, weights and activations are rounded to
+    float16 wherever ``--precision fp16`` computes in it, which ONNX Runtime does not do on a CPU.
 
     Raises:
         CheckpointError: As ``load_checkpoint``.
+        ModelError: There are fewer stacks.
         SizeError: As ``Detector``.
     """
     checkpoint = load_checkpoint(path)
-    model = emulate_half(to_half(fold_batch_norms(checkpoint.model))) if half else checkpoint.model
+    model = checkpoint.model if stacks is None else cut_stacks(checkpoint.model, stacks)
+    model = emulate_half(to_half(fold_batch_norms(model))) if half else model
     backend = TorchBackend(model)
     backend.name = HALF if half else backend.name
     return Detector(backend, checkpoint.spec, flip=flip, scales=scales)

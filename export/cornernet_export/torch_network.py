@@ -15,7 +15,7 @@ from torch import nn
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.network import CornerHead, CornerTensors
-from cornernet_export.model.rewrite import fold_batch_norms, to_half
+from cornernet_export.model.rewrite import cut_stacks, fold_batch_norms, to_half
 from cornernet_export.torch_work import GpuWork, give_back_pools, told, trying_algorithms
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION
@@ -71,7 +71,7 @@ class TorchNetwork:
         self._make_work = work or GpuWork
         self.max_batch = max_batch
         self._half = next(model.stem.parameters()).dtype == torch.float16
-        self._prepared: set[tuple[int, Shape]] = set()
+        self._prepared = threading.local()  # PyTorch keeps by thread which algorithms it has chosen
         inside = torch.float16 if self._half else torch.float32
         largest = (max_batch, 3, *spec.largest_size)
         sizes = {name: math.prod(self._output_shape(name, largest)) for name in OUTPUT_NAMES}
@@ -152,8 +152,8 @@ class TorchNetwork:
         give_back_pools()
 
     def _prepare(self, bound: BoundTorchNetwork, shape: Shape) -> None:
-        key = (threading.get_ident(), shape)  # PyTorch keeps by thread which algorithms it has chosen
-        if key in self._prepared:
+        prepared: set[Shape] = self._prepared.__dict__.setdefault("shapes", set())
+        if shape in prepared:
             return
         stream = self._device.handle
         with PREPARATION:
@@ -166,7 +166,7 @@ class TorchNetwork:
             for _ in range(PREPARING_RUNS):
                 bound.enqueue(stream)
             self._device.wait(self._device.stream)
-        self._prepared.add(key)
+        prepared.add(shape)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         rows, columns = ((side + 1) // self._spec.stride for side in shape[2:])
@@ -259,6 +259,7 @@ def open_on_gpu(
     half: bool = True,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
+    stacks: int | None = None,
     max_batch: int = MAX_BATCH,
 ) -> Detector:
     """Open a checkpoint as a detector that PyTorch and our kernels run on the GPU from frame to detections.
@@ -268,11 +269,13 @@ def open_on_gpu(
         half: Whether to compute in float16, as ``--precision fp16`` does.
         flip: As for ``Detector``.
         scales: As for ``Detector``.
+        stacks: Hourglasses to keep; None keeps all.
         max_batch: Views that the network looks at together, at most.
 
     Raises:
         BackendError: There is no GPU, PyTorch cannot use it, or its memory is too small.
         CheckpointError: As ``load_checkpoint``.
+        ModelError: There are fewer stacks.
         SizeError: As ``Detector``.
     """
     if torch.version.cuda is None:
@@ -287,10 +290,11 @@ def open_on_gpu(
             "update the NVIDIA driver"
         )
     checkpoint = load_checkpoint(path)
+    model = checkpoint.model if stacks is None else cut_stacks(checkpoint.model, stacks)
     with PREPARATION, told("memory for the weights"):
-        model = for_gpu(checkpoint.model, half=half).to(torch.device("cuda", device.number))
+        rewritten = for_gpu(model, half=half).to(torch.device("cuda", device.number))
         torch.cuda.synchronize(device.number)  # the network's stream does not wait for the one that copied them
-    network = TorchNetwork(model, device, checkpoint.spec, max_batch=max_batch)
+    network = TorchNetwork(rewritten, device, checkpoint.spec, max_batch=max_batch)
     backend = TorchGpuBackend(network, device, CUDA if half else CUDA_FP32)
     return Detector.around(backend, checkpoint.spec, flip=flip, scales=scales)
 

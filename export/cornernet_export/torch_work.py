@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -108,8 +109,11 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise BackendError(
-            f"{what}: the GPU has too little memory ({_first(error)}); close what else uses it"
+        free = re.search(r"of\s+which\s+([\d.]+ \w+) is free", str(error))
+        known = f"{_first(error)}, {free[1]} is free" if free else _first(error)
+        raise BackendError(  # what PyTorch keeps for others it does not give to a pool
+            f"{what}: the GPU has too little memory ({known}); close what else uses it, call torch.cuda.empty_cache(), "
+            "or use a smaller input size"
         ) from error
     except RuntimeError as error:
         raise BackendError(

@@ -289,6 +289,7 @@ class Detector:
                     flip=self.flip,
                     scales=self.scales,
                     kernels=self.pipeline.kernels,
+                    depth=self.pipeline.depth,
                 )
             return Detector(backend, self.spec, flip=self.flip, scales=self.scales, pipeline=pipeline)
         except BaseException:
@@ -301,9 +302,11 @@ class Detector:
             if self._closed:
                 return
             self._closed = True
-            if self.pipeline is not None:
-                self.pipeline.close()
-            self.backend.close()
+            try:
+                if self.pipeline is not None:
+                    self.pipeline.close()
+            finally:
+                self.backend.close()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SMALL_SPEC, small_model
+from interrupts import interrupting
 from json_schema import latency_schema, problems
 
 from cornernet_bench.baseline_weights import published_weights
@@ -177,19 +178,6 @@ def test_pictures_of_a_folder_are_measured_on(bundle_path, tmp_path):
 
 
 # Interrupts.
-
-
-def interrupting(monkeypatch, call):
-    """Make Ctrl-C come within a detector's call of this number."""
-    calls, batch = [], Detector.batch
-
-    def interrupted(self, frames):
-        calls.append(None)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return batch(self, frames)
-
-    monkeypatch.setattr(Detector, "batch", interrupted)
 
 
 def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path, capfd, monkeypatch):

@@ -131,6 +131,7 @@ def test_layers_run_one_by_one_and_the_report_grows(plant):
     assert [report.state for report in reports] == states
     assert [len(report.layers) for report in reports] == [0, 1, 2, 3, 3]
     assert [report.partial for report in reports] == [True] * 4 + [False]
+    assert [report.not_run for report in reports] == [("L1", "L2", "L5"), ("L2", "L5"), ("L5",), (), ()]
     assert reports[-1] == last
     assert [(layer.layer, layer.state, layer.said) for layer in last.layers] == [
         ("L1", "passed", "all is well"),
@@ -148,6 +149,9 @@ def test_layers_run_one_by_one_and_the_report_grows(plant):
     [
         (["passed", "failed", "skipped"], "failed"),
         (["skipped", "passed"], "passed"),
+        (["passed", "partly", "skipped"], "partly"),
+        (["partly", "failed"], "failed"),
+        (["interrupted", "passed"], "passed"),
         (["skipped", "skipped"], "skipped"),
         ([], "skipped"),
     ],
@@ -195,20 +199,38 @@ def test_the_command_prints_a_table_and_writes_the_report(plant, tmp_path, capsy
     assert cli.main(["selftest", "--layers", "L1,L4", "--report", str(file)]) == 0
     told = capsys.readouterr()
     assert told.out == ""
-    rows = [" ".join(line.split()) for line in told.err.splitlines()]
-    assert any(re.match(r"L1 kernels compute the .* passed \d+ all is well", row) for row in rows)
-    assert any(re.match(r"L4 every call exists .* skipped \d+ not installed", row) for row in rows)
-    assert f"report, for whoever is to help: {file}" in told.err
+    lines = told.err.splitlines()
+    assert any(re.fullmatch(r"L1 +kernels compute the reference, on the CPU +passed +\d+", line) for line in lines)
+    assert any(re.fullmatch(r"L4 +every call exists in the .* +skipped +\d+", line) for line in lines)
+    assert lines[-4:] == [
+        "L1 passed: all is well",
+        "L4 skipped: not installed",
+        "1 passed, 1 skipped (L4: not installed)",
+        f"report, for whoever is to help: {file}",
+    ]
+    assert [line for line in lines if line != line.rstrip()] == []
     content = json.loads(file.read_text())
     assert list(content) == documented("The report")
     assert [list(layer) for layer in content["layers"]] == [documented("A layer")] * 2
-    assert (content["partial"], content["state"], content["schema_version"]) == (False, "passed", 1)
+    assert (content["partial"], content["state"], content["schema_version"]) == (False, "passed", 2)
+
+
+def test_what_was_found_is_not_broken_at_the_terminals_edge(plant, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/a/long/path/" * 12 + "library.so"
+    plant(L3=f'return Finding("skipped", "looked at {path}")')
+    assert cli.main(["selftest", "--layers", "L3", "--report", str(tmp_path / "report.json")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert f"L3 skipped: looked at {path}" in lines
+    assert "1 skipped (L3)" in lines
 
 
 def test_a_failed_layer_ends_the_command_with_1_and_the_reason(plant, tmp_path, capsys):
     plant(L1='raise KernelError("the kernel is wrong")', L2=SOUND)
     assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 1
-    assert capsys.readouterr().err.endswith("error: L1: the kernel is wrong\n")
+    told = capsys.readouterr().err
+    assert "\nL1 failed: the kernel is wrong\n" in told
+    assert told.endswith("error: 1 layer failed: L1\n")
     assert [layer["state"] for layer in json.loads((tmp_path / "report.json").read_text())["layers"]] == [
         "failed",
         "passed",
@@ -224,6 +246,58 @@ def test_without_a_name_the_report_lies_in_the_cache_folder(plant, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "planted"]
 
 
+def test_without_a_folder_for_the_report_a_warning_says_so_once(plant, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "file" / "cache"))
+    plant(L1=SOUND)
+    assert cli.main(["selftest", "--layers", "L1"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("warning: no report is kept: cannot make the folder") == 1
+    assert "; name a file with --report FILE\n" in told
+    assert "for whoever is to help" not in told
+
+
+def test_a_usual_report_that_cannot_be_replaced_is_warned_of_once(plant, tmp_path, monkeypatch, capsys):
+    (tmp_path / "selftest.json").mkdir()
+    monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path))
+    plant(L1=SOUND)
+    assert cli.main(["selftest", "--layers", "L1"]) == 0
+    assert capsys.readouterr().err.count("warning: no report is kept: cannot write") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "nowhere"], "nowhere does not exist; cornernet-export makes bundles"),
+        (["--model", "empty"], "empty: no bundle.json in it"),
+        (["--model", "text.onnx"], "text.onnx"),
+        (["--model", "text.safetensors"], "text.safetensors: not a whole safetensors file"),
+        (["--model", "text.md"], "text.md is no bundle folder or .onnx file"),
+        (["--images", "empty"], "empty"),
+        (["--images", "nowhere"], "nowhere"),
+        (
+            ["--layers", "L1,L5", "--model", "text.onnx"],
+            "--model is for L6, and --layers names L1,L5 only: add L6 there, or leave --model out",
+        ),
+        (["--layers", "L1", "--images", "."], "--images is for L6, and --layers names L1 only"),
+        (["--layers", "L6", "--architectures", "80"], "--architectures is for L2, and --layers names L6 only"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_report_is_replaced(tmp_path, monkeypatch, capsys, arguments, said):
+    (tmp_path / "selftest.json").write_text("of before")
+    monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for suffix in ("onnx", "safetensors", "md"):
+        (tmp_path / f"text.{suffix}").write_text("no model, but words")
+    assert cli.main(["selftest", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert said in told
+    assert told.count("\n") == 1
+    assert (tmp_path / "selftest.json").read_text() == "of before"
+
+
 def test_a_report_that_cannot_be_written_is_told_before_anything_runs(tmp_path, capsys):
     start = time.monotonic()
     assert cli.main(["selftest", "--report", str(tmp_path / "nowhere" / "report.json")]) == 1
@@ -235,7 +309,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_runs(tmp_path, 
     ("arguments", "said"),
     [
         (["--layers", "L7"], "expected some of L1,L2,L3,L4,L5,L6, got 'L7'"),
-        (["--layers", "L1,L1"], "expected some of"),
+        (["--layers", "L1,L5,L1"], "expected each layer once, got L1 twice"),
         (["--architectures", "70"], "expected some of 75,80,"),
         (["--scenes", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--frames", "-1"], "expected"),
@@ -254,9 +328,10 @@ def started(plant, tmp_path):
     """The command under way, and the process of its second layer, which hangs."""
     plant(L1=SOUND, L2='notes.keep(pid=os.getpid())\nnotes.say(f"pid {os.getpid()}")\ntime.sleep(600)')
     command = [sys.executable, "-m", "cornernet_bench.cli", "selftest", "--layers", "L1,L2,L3"]
+    (temporary := tmp_path / "temporary").mkdir()
     process = subprocess.Popen(  # noqa: S603 - this interpreter
         [*command, "--report", str(tmp_path / "report.json")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -269,22 +344,41 @@ def started(plant, tmp_path):
     process.wait()
 
 
-def test_ctrl_c_keeps_what_is_known(started, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_known(started, tmp_path, number):
     process, worker = started
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     told = process.stderr.read()
     assert process.wait(DEADLINE) == 130
     assert ended(worker)
-    assert re.search(r"L1 .* passed", told)
-    assert re.search(r"L2 .* skipped .* interrupted", told)
+    assert re.search(r"\nL1 .* passed +\d+\n", told)
+    assert re.search(r"\nL2 .* interrupted +\d+\n", told)
+    assert re.search(r"\nL3 .* not run +-\n", told)
+    assert "1 passed, 1 interrupted (L2: by the user), 1 not run (L3)\n" in told
     assert "not finished: part of the report, for whoever is to help" in told
+    assert list((tmp_path / "temporary").iterdir()) == []
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["partial"] is True
     assert [(layer["layer"], layer["state"], layer["said"]) for layer in content["layers"]] == [
         ("L1", "passed", "all is well"),
-        ("L2", "skipped", "interrupted"),
+        ("L2", "interrupted", "by the user"),
     ]
+    assert content["not_run"] == ["L3"]
     assert content["layers"][1]["figures"] == {"pid": worker}
+
+
+def test_ctrl_c_before_the_first_layer_prints_no_empty_table(monkeypatch, tmp_path, capsys):
+    def interrupted(*_arguments):
+        return Finding("interrupted", "by the user"), True
+
+    monkeypatch.setattr(selftest, "run_layer", interrupted)
+    assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-3:-1] == [
+        "2 not run (L1, L2)",
+        f"not finished: part of the report, for whoever is to help: {tmp_path / 'report.json'}",
+    ]
+    assert "proves that" not in "".join(lines)
 
 
 def test_a_kill_leaves_the_report_so_far_and_no_process(started, tmp_path):

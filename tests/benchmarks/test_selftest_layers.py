@@ -1,5 +1,6 @@
 """The self-test's layers L1 to L5, with what this machine has, and with planted faults."""
 
+import re
 import shutil
 import subprocess
 import textwrap
@@ -8,7 +9,8 @@ from importlib import util
 import plugin_host
 import pytest
 
-from cornernet_bench import kernels, selftest_layers
+from cornernet_bench import checkout_tests, kernels, selftest_layers
+from cornernet_bench.checkout_tests import run_tests
 from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_calls import CUDA_USES
 from cornernet_bench.selftest_worker import Notes, find
@@ -90,6 +92,38 @@ def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, monkey
     assert "1 failed, 1 passed" in found.said
     assert "test_two.py::test_broken" in found.said
     assert "assert 2 == 3" in found.output
+
+
+def test_tests_that_skip_themselves_leave_a_layer_partly_proven_and_other_layers_tests_go_unmentioned(
+    tmp_path, monkeypatch, notes
+):
+    folder = tmp_path / "tests" / "kernels"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    (folder / "test_one.py").write_text(
+        "import pytest\ndef test_sound(): pass\ndef test_nvcc(): pass\n"
+        "@pytest.mark.parametrize('n', range(3))\ndef test_other(n): pytest.skip('g++ is not installed')\n"
+    )
+    found = find("L1", Request(), notes)
+    assert found.state == "partly"
+    assert re.fullmatch(r"1 passed, 3 skipped in [\d.]+s \(g\+\+ is not installed\)", found.said)
+
+
+def test_a_failed_test_is_named_in_full(tmp_path):
+    (tmp_path / "test_one.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('n', [0], ids=[\"stream's wait\"])\ndef test_it(n): assert n\n"
+    )
+    tested = run_tests(tmp_path, ["test_one.py"])
+    assert tested.state == "failed"
+    assert tested.said.endswith("s: test_one.py::test_it[stream's wait]")
+
+
+def test_how_many_tests_are_done_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkout_tests, "TELL_SECONDS", 0)
+    (tmp_path / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    said = []
+    assert run_tests(tmp_path, ["test_one.py"], say=said.append).state == "passed"
+    assert said == ["1 of 2 tests", "2 of 2 tests"]
 
 
 @pytest.mark.usefixtures("installed")
@@ -188,6 +222,17 @@ def test_l3_without_a_library_is_skipped_and_says_where_it_looked(notes):
     assert NO_TESTS in found.said
 
 
+@pytest.mark.usefixtures("tensorrt")
+def test_l3_without_a_library_is_partly_proven_by_its_tests(tmp_path, monkeypatch, notes):
+    (tmp_path / "tests" / "plugins").mkdir(parents=True)
+    (tmp_path / "tests" / "plugins" / "test_plugin_library.py").write_text("def test_sound(): pass\n")
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    found = find("L3", Request(), notes)
+    assert found.state == "partly"
+    assert found.said.startswith("tests: 1 passed in ")
+    assert "; skipped: no plugin found; looked at" in found.said
+
+
 @pytest.mark.usefixtures("installed")
 def test_l3_tells_a_variable_that_names_no_file(monkeypatch, notes):
     monkeypatch.setenv(PLUGIN_VARIABLE, "nowhere.so")
@@ -202,7 +247,7 @@ def test_l3_tells_a_variable_that_names_no_file(monkeypatch, notes):
 def test_l4_holds_the_installed_cuda_core_against_the_calls(notes):
     pytest.importorskip("cuda.core")
     found = find("L4", Request(), notes)
-    assert found.state == "passed"
+    assert found.state == "partly"
     assert f"has all {len(CUDA_USES)} that are used" in found.said
     assert "skipped: TensorRT is not installed: pip install tensorrt" in found.said
 

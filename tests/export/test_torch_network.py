@@ -122,8 +122,11 @@ def test_a_backend_that_does_not_exist_is_refused_with_those_there_are(checkpoin
     ("error", "message"),
     [
         (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity\nof 3"),
-            r"^weights: the GPU has too little memory \(.*allocate 2\.00 GiB\); close what else uses it$",
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 3.00 GiB "
+                "of which 1.25 GiB is free. Process 1 has"
+            ),
+            r"^weights: the GPU has too little memory \(.*allocate 2\.00 GiB, 1\.25 GiB is free\); close .* size$",
         ),
         (
             RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors"),

@@ -220,6 +220,7 @@ static const struct {
     {"cuGraphInstantiate", instantiate},
     {"cuGraphInstantiateWithFlags", instantiate},
     {"cuGraphInstantiateWithParams", instantiate},
+    {"cuGraphDestroy", destroyGraph},
     {"cuGraphLaunch", launchGraph},
     {"cuGraphExecDestroy", closeExecutable},
     {"cuLaunchHostFunc", cuLaunchHostFunc},

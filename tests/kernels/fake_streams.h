@@ -19,9 +19,11 @@ enum {
   INVALID_CONTEXT = 201,
   NO_BINARY_FOR_GPU = 209,
   INVALID_HANDLE = 400,
+  ILLEGAL_STATE = 401,
   NOT_READY = 600,
   LAUNCH_FAILED = 719,
-  CAPTURE_UNSUPPORTED = 900
+  CAPTURE_UNSUPPORTED = 900,
+  CAPTURE_INVALIDATED = 901
 };
 
 enum { QUEUE = 512, GRAPH = 256 };
@@ -51,7 +53,7 @@ struct Work {
 };
 
 struct Graph {
-  int count, closed;
+  int count, closed, discarded;
   struct Work work[GRAPH];
 };
 
@@ -265,15 +267,26 @@ static int beginCapture(struct Stream* stream) {
   return capturing ? 0 : OUT_OF_MEMORY;
 }
 
+// With FAKE_REFUSES_CAPTURE a capture is invalid, and its end destroys its graph.
 static int endCapture(struct Stream* stream, struct Graph** graph) {
-  *graph = stream->captured;
+  const int refused = number("FAKE_REFUSES_CAPTURE", 0);
+  struct Graph* captured = stream->captured;
+  if (graph) *graph = refused ? NULL : captured;
   capturing = stream->captured = NULL;
+  if (!captured) return ILLEGAL_STATE;
   ++fakeCounts.captures;
-  return number("FAKE_REFUSES_CAPTURE", 0) ? CAPTURE_UNSUPPORTED : 0;
+  captured->discarded = refused;
+  return refused ? CAPTURE_INVALIDATED : 0;
+}
+
+static int destroyGraph(const struct Graph* graph) {
+  if (graph->discarded) abort();  // as the real one does, mostly
+  return 0;
 }
 
 static int isCapturing(void* handle, int* status) {
-  *status = streamOf(handle)->captured != NULL;
+  const int valid = 1, invalid = 2;
+  *status = !streamOf(handle)->captured ? 0 : number("FAKE_REFUSES_CAPTURE", 0) ? invalid : valid;
   return 0;
 }
 

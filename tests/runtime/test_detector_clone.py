@@ -143,3 +143,28 @@ def test_an_error_lets_go_of_the_detector(detector):
 def test_a_detector_tells_what_it_is(bundle_path):
     with Detector.open(bundle_path, "onnxruntime") as detector:
         assert repr(detector) == "<Detector: small, fp32, 63x95, onnxruntime, the rest on the CPU>"
+
+
+def test_closing_again_does_nothing(detector):
+    with detector:
+        detector.close()
+    detector.close()
+
+
+def test_the_backend_is_closed_where_the_pipeline_cannot_be():
+    class Failing:
+        def close(self):
+            raise BackendError("the GPU failed")
+
+    class Backend:
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    backend = Backend()
+    detector = Detector(backend, SMALL_SPEC, pipeline=Failing())
+    with pytest.raises(BackendError, match="the GPU failed"):
+        detector.close()
+    detector.close()
+    assert backend.closed == 1

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import capture_cases
 import pipeline_cases
 import pytest
 import ring_cases
@@ -22,14 +23,8 @@ WIDE, SMALL = (63, 95), (31, 47)
 
 # Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
 LATE, CHANCE = -1, 20
-ORDERS = (
-    (pipeline_cases, LATE),
-    (scene_cases, LATE),
-    (stage_cases, LATE),
-    (ring_cases, LATE),
-    (ring_cases, CHANCE),
-    (stream_cases, LATE),
-)
+LATE_ONES = (pipeline_cases, capture_cases, scene_cases, stage_cases, ring_cases, stream_cases)
+ORDERS = (*((module, LATE) for module in LATE_ONES), (ring_cases, CHANCE))
 CASES = [
     pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")
     for module, order in ORDERS

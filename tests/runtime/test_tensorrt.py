@@ -223,6 +223,7 @@ def test_a_clone_shares_the_engine_and_has_a_context_of_its_own(tensorrt, engine
     frames = [np.random.default_rng(seed).integers(0, 256, (126, 190, 3), dtype=np.uint8) for seed in range(4)]
     with Detector.open(engine) as one, one.clone() as two:
         assert two.pipeline.kernels is one.pipeline.kernels
+        assert two.pipeline.depth == one.pipeline.depth == 2
         expected = [one(frame) for frame in frames]
         for found in in_threads(*(lambda detector=each: [detector(frame) for frame in frames] for each in (one, two))):
             for have, want in zip(found, expected, strict=True):
@@ -298,6 +299,33 @@ def test_preparation_and_capture_take_turns_in_a_process():
 
     Graphs(SimpleNamespace(sync=lambda: None), prepare).run("a")
     assert taken == [False, False]
+
+
+def test_engines_and_shapes_come_and_go_in_turn_with_captures(tensorrt, engine):
+    done = []
+
+    def open_run_and_close():
+        backend = open_backend(engine)
+        backend(noise(1, (63, 95)))
+        done.append("run")
+        backend.close()
+        done.append("close")
+
+    thread = threading.Thread(target=open_run_and_close)
+    with PREPARATION:
+        thread.start()
+        thread.join(0.3)
+        assert tensorrt.surface.called("Runtime", "deserialize_cuda_engine") == []
+    thread.join()
+    assert done == ["run", "close"]
+    backend = open_backend(engine)
+    backend(noise(1, (63, 95)))
+    thread = threading.Thread(target=backend.close)
+    with PREPARATION:
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join()
 
 
 def test_a_clone_that_finds_no_memory_leaves_the_first_as_it_was(tensorrt, engine):

@@ -6,6 +6,8 @@ A CUDA graph freezes addresses and shapes, so there is one a shape; the least re
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 Key = TypeVar("Key", bound="Hashable")
 LIMIT = 8  # shapes kept: pictures of a stream have one, flip and scales a few
+CAPTURES = 2  # tried: another library's thread that waits for the whole GPU ends the first
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class ShapeGraphs(Generic[Key]):
     """Runs work of several shapes on one stream, as CUDA graphs where that is possible.
 
     The first run of a shape enqueues the work and waits for it, since TensorRT puts off a part of its preparation until
-    then, and captures it after that. If capture fails, the user is told once and work is enqueued each time.
+    then, and captures it after that. If capture fails twice, the user is told once and work is enqueued each time.
 
     Args:
         stream: The ``cuda.core.Stream``.
@@ -73,8 +76,9 @@ class ShapeGraphs(Generic[Key]):
 
     def close(self) -> None:
         """Let go of all shapes; the stream must have nothing left to do."""
-        while self._entries:
-            self._forget_oldest()
+        with PREPARATION:  # a network's memory for a shape goes with it, which may be to wait for the whole GPU
+            while self._entries:
+                self._forget_oldest()
 
     def _run_first(self, key: Key) -> None:
         while len(self._entries) >= self._limit:
@@ -83,31 +87,51 @@ class ShapeGraphs(Generic[Key]):
         entry = _Entry(self._prepare(key))
         entry.enqueue()
         self._wait()
-        self._entries[key] = entry
         if self._capturing:
             entry.graph = self._capture(entry.enqueue)
+        self._entries[key] = entry  # only now: if the user interrupts the capture, the next run is a first one
 
-    def _capture(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401
-        builder = self._stream.create_graph_builder()
+    def _capture(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401 - cuda.core is an extra
+        reason = ""
+        for _ in range(CAPTURES):
+            try:
+                return self._capture_once(enqueue)
+            except Exception as error:  # noqa: BLE001 - cuda.core has no common base
+                reason = str(error) if isinstance(error, CornerNetError) else f"{type(error).__name__}: {error}"
+        self._capturing = False
+        warnings.warn(
+            f"{self._what} cannot be captured as a CUDA graph and is launched piece by piece, slower: {reason}",
+            CornerNetWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def _capture_once(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401
+        builder, ended = self._stream.create_graph_builder(), False
         try:
-            builder.begin_building("thread_local")  # what other threads do meanwhile is no concern of this capture
-            enqueue()
-            return builder.end_building().complete()
-        except Exception as error:  # noqa: BLE001 - cuda.core has no common base
-            self._capturing = False
-            with contextlib.suppress(Exception):  # a capture that failed is over, or ends here
-                if builder.is_building:
-                    builder.end_building()
-            reason = str(error) if isinstance(error, CornerNetError) else f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"{self._what} cannot be captured as a CUDA graph and is launched piece by piece, slower: {reason}",
-                CornerNetWarning,
-                stacklevel=2,
-            )
-            return None
+            with _garbage_stays():
+                builder.begin_building("thread_local")  # what other threads do meanwhile seldom concerns this capture
+                enqueue()
+                builder.end_building()
+                ended = True
+                return builder.complete()
         finally:
-            with contextlib.suppress(Exception):
-                builder.close()
+            if ended:
+                with contextlib.suppress(Exception):
+                    builder.close()
+            else:
+                self._give_up(builder)
+
+    def _give_up(self, builder: Any) -> None:  # noqa: ANN401
+        """End a capture that failed, and keep its builder for good.
+
+        When the driver ends an invalid capture, it destroys its graph. cuda.core before 1.3 destroys it once more as
+        soon as the builder is closed or goes, which ends the process (NVIDIA/cuda-python, number 2834).
+        """
+        from cuda.bindings import driver  # noqa: PLC0415 - an extra
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(builder))
+        driver.cuStreamEndCapture(self._stream.handle)  # an error, if it was invalid, and still its end
 
     def _wait(self) -> None:
         try:
@@ -121,3 +145,15 @@ class ShapeGraphs(Generic[Key]):
         _, entry = self._entries.popitem(last=False)
         if entry.graph is not None:
             entry.graph.close()
+
+
+@contextlib.contextmanager
+def _garbage_stays() -> Iterator[None]:
+    """Let no garbage be collected meanwhile: memory or graphs among it would be let go of, which ends a capture."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

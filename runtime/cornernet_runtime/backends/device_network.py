@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from cornernet_runtime.engine_record import Shape
     from cornernet_runtime.kernels.decode import DeviceMaps
 
-# Held while a network is prepared for a shape and while its work is captured: to prepare is to wait for the whole GPU,
-# which would end a capture that another thread has under way there.
+# Held while a network is opened, prepared for a shape or let go of, and while its work is captured: each of the former
+# may be to wait for the whole GPU, which would end a capture that another thread has under way there.
 PREPARATION = threading.RLock()
 
 

@@ -189,7 +189,8 @@ class TensorRTNetwork:
         """Let go of the engine, which clones keep, and of its memory; bound networks cannot be used afterwards."""
         for buffer in (self.input, *self.outputs.values(), self._activations):
             buffer.close(self._device.stream)
-        del self._engine, self._runtime
+        with PREPARATION:  # the last clone's engine goes with it
+            del self._engine, self._runtime
 
     def _allocate(self) -> None:
         largest = [profile.maximum for profile in self.profiles]
@@ -223,7 +224,8 @@ def read_plan(runtime: Any, plan: Any, remarks: Remarks, source: str, *, allow_c
     """
     if allow_code:
         runtime.engine_host_code_allowed = True
-    return remarks.made(runtime.deserialize_cuda_engine(plan), f"{source}: TensorRT cannot read the engine")
+    with PREPARATION:
+        return remarks.made(runtime.deserialize_cuda_engine(plan), f"{source}: TensorRT cannot read the engine")
 
 
 def _problem(

@@ -65,7 +65,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scales",
-        type=_scales,
+        type=parse_scales,
         default=(1.0,),
         metavar="S,S,...",
         help="look at these scales and merge the boxes, such as 0.5,0.75,1,1.25,1.5 (default 1)",
@@ -110,7 +110,8 @@ def too_large_note(count: int, largest_size: tuple[int, int]) -> str | None:
     )
 
 
-def _scales(text: str) -> tuple[float, ...]:
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Return the scales of ``S,S,...``, for an option."""
     try:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -65,9 +65,9 @@ def take_frame(frame: object, device: CudaDevice) -> Frame:
     if view is None or view.device_id != device.number or not view.is_device_accessible:
         where = "the host" if view is None or view.device_id < 0 else f"GPU {view.device_id}"
         raise FrameError(f"a frame of {kind}: expected one on GPU {device.number}, got one on {where}; move it there")
-    shape = tuple(view.shape)
-    if view.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise FrameError(f"a frame is uint8 [H, W, 3] in BGR order, got {view.dtype} {list(shape)}")
+    shape, element = tuple(view.shape), _element(view)
+    if element != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise FrameError(f"a frame is uint8 [H, W, 3] in BGR order, got {element} {list(shape)}")
     height, width = shape[:2]
     row, pixel, channel = view.strides or (3 * width, 3, 1)
     if channel != 1 or (width > 1 and pixel != 3):
@@ -77,3 +77,11 @@ def take_frame(frame: object, device: CudaDevice) -> Frame:
         )
     lying = DeviceFrame(int(view.ptr), (height, width), int(row) if height > 1 else 3 * width)
     return Frame((height, width), lying=lying, owner=view)
+
+
+def _element(view: Any) -> str:  # noqa: ANN401 - cuda.core's
+    """Return the type of a view's elements; NumPy has not all that DLPack has."""
+    try:
+        return str(view.dtype)
+    except (TypeError, NotImplementedError) as error:
+        return f"another type ({error})"

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError
 from cornernet_runtime.geometry import place, usable_scales
 from cornernet_runtime.kernels.device import LoadedKernels
@@ -54,6 +55,7 @@ class GpuPipeline:
 
     Attributes:
         kernels: Of the device; another pipeline on it may share them.
+        depth: As given.
 
     Raises:
         BackendError: The decode or suppression of ``spec`` exceeds what the kernels keep, there is no memory, or
@@ -80,6 +82,7 @@ class GpuPipeline:
         self.kernels = kernels or LoadedKernels(device)
         views = len(self._scales) * (2 if flip else 1)
         merging = len(self._scales) > 1
+        self.depth = depth
         self._ring = Ring(device, depth)
         self._work = PlanWork(device, network, spec, views, self.kernels, merging=merging)
         self._numbers = count()
@@ -189,9 +192,10 @@ class GpuPipeline:
         stages.append(("download", partial(self._work.download, plan, slot.found)))
         marks = [self._device.new_event(timed=True) for _ in range(len(stages) + 1)]
         with self._settled():
-            for _, enqueue in stages:  # the first run of a network that was bound prepares it
-                enqueue()
-            self._device.wait(self._device.stream)
+            with PREPARATION:
+                for _, enqueue in stages:  # the first run of a network that was bound prepares it
+                    enqueue()
+                self._device.wait(self._device.stream)
             for _ in range(LEAD):
                 self._work.run(plan)
             self._device.stream.record(marks[0])

@@ -1,0 +1,221 @@
+"""Models side by side on the same pictures: accuracy, latency, memory, and where those that should be alike differ.
+
+Each is opened once, and all but its memory is measured of that detector: AP and latency are of the same artefact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cornernet_bench.coco import category_ids_of, read_coco, spread
+from cornernet_bench.compare_alone import open_alone
+from cornernet_bench.compare_contestant import disk_bytes
+from cornernet_bench.compare_entrant import Entrant
+from cornernet_bench.compare_findings import beside, explain
+from cornernet_bench.compare_report import CompareReport, Failure, front
+from cornernet_bench.latency_doubts import SPREAD_PERCENT, doubts
+from cornernet_bench.latency_machine import describe_machine, load_average, thread_limit
+from cornernet_bench.latency_subjects import model_run, open_detector, runs_on_gpu
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.oracle_judge import judge
+from cornernet_bench.oracle_repairs import FEW, RESAMPLES
+from cornernet_bench.timing import take_turns
+from cornernet_runtime.cli.common import count_of, scales_note, too_large_note
+from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.geometry import is_too_large
+from cornernet_runtime.pictures import read_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.compare_contestant import Contestant
+    from cornernet_bench.compare_report import CompareRequest
+    from cornernet_bench.latency_machine import Machine
+    from cornernet_bench.latency_report import Clock
+    from cornernet_bench.latency_subjects import Frame
+
+    OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+
+FRAMES = 8  # pictures that latency is measured on
+
+
+def compare(request: CompareRequest, on_progress: OnProgress = lambda *_: None) -> CompareReport:
+    """Measure all contestants; one that cannot be measured is named with its error, and the others go on.
+
+    An interrupt ends the measurement and keeps what there is.
+
+    Raises:
+        FrameError: The annotations or a picture cannot be read, or a picture is missing.
+        CornerNetError: No contestant can be measured, or CPU time is asked for with several threads.
+        KeyboardInterrupt: It came before anything was measured.
+    """
+    if request.cpu_time and request.threads != 1:
+        raise CornerNetError("--cpu-time adds up all threads: add --threads 1")
+    load = load_average()
+    data = read_coco(request.annotations, request.images)
+    category_ids_of(data, (), request.annotations, request.images)  # no picture is missing
+    torch = any(contestant.path.suffix in CHECKPOINTS for contestant in request.contestants)
+    with thread_limit(request.threads, torch=torch), contextlib.ExitStack() as stack:
+        field = _Field(request, data, on_progress)
+        partial = False
+        try:
+            field.open(stack)
+            field.race()
+            field.detect()
+        except KeyboardInterrupt:
+            partial = True
+        if not field.measured:
+            if partial:
+                raise KeyboardInterrupt
+            raise CornerNetError(f"nothing to compare: {field.failures[0].error}")
+        field.judge()
+        try:
+            field.hold_against_the_first(explained=not partial)
+        except KeyboardInterrupt:
+            partial = True
+        return field.report(load, partial=partial)
+
+
+class _Field:
+    """All contestants, as they stand; each step drops those that fail."""
+
+    def __init__(self, request: CompareRequest, data: CocoSet, on_progress: OnProgress) -> None:
+        self._request, self._data, self._say = request, data, on_progress
+        self._listed = data.truth.getImgIds()
+        frames = [read_picture(data.paths[image_id]) for image_id in spread(self._listed, FRAMES)]
+        self._frames: list[Frame] = sorted(frames, key=lambda frame: -frame.size)  # the largest tells the memory
+        self._seen: list[Any] = []
+        self._entrants: list[Entrant] = []
+        self.failures: list[Failure] = []
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self._entrants) and (bool(self._seen) or all(one.samples for one in self._entrants))
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """Open each contestant alone, then here, where ``stack`` closes it."""
+        contestants = self._request.contestants
+        for number, contestant in enumerate(contestants):
+            self._say(f"opening {contestant.name}", number, len(contestants))
+            with self._failing(contestant):
+                self._entrants.append(self._opened(contestant, stack))
+
+    def _opened(self, contestant: Contestant, stack: contextlib.ExitStack) -> Entrant:
+        request = contestant.request(self._request.threads, cpu_time=self._request.cpu_time)
+        opened = open_alone(request, self._frames)
+        detector = stack.enter_context(open_detector(request))
+        if request.cpu_time and runs_on_gpu(detector):
+            raise CornerNetError("--cpu-time knows no GPU: leave it away, or run this model on the CPU")
+        clock: Clock = "process" if request.cpu_time else "host"
+        ids = category_ids_of(self._data, detector.class_names, self._request.annotations, self._request.images)
+        return Entrant(contestant, detector, opened, disk_bytes(contestant.path, detector.backend.name), ids, clock)
+
+    def race(self) -> None:
+        """Time all in turns, so that whatever disturbs the machine disturbs all of them."""
+        now = time.process_time if self._request.cpu_time else time.perf_counter
+        runs = [(entrant, model_run(entrant.detector, now)) for entrant in self._entrants]
+        for what, rounds in (("warming up", self._request.warm_up), ("timing", self._request.iterations)):
+            for number, (entrant, run) in take_turns(runs, rounds):
+                self._say(what, number, rounds)
+                if entrant in self._entrants:
+                    with self._failing(entrant.contestant):
+                        sample = run([self._frames[number % len(self._frames)]])
+                        entrant.samples += [sample] if what == "timing" else []
+
+    def detect(self) -> None:
+        """Let each look at every picture, all at one before the next, so that an interrupt leaves the same ones."""
+        for number, image_id in enumerate(self._listed):
+            self._say("detecting", number, len(self._listed))
+            frame = read_picture(self._data.paths[image_id])
+            found = []
+            for entrant in list(self._entrants):
+                with self._failing(entrant.contestant):
+                    found.append((entrant, entrant.detector(frame)))
+            for entrant, detections in found:
+                entrant.found.append(detections)
+                entrant.scaled_down += is_too_large(frame.shape[:2], entrant.detector.spec, entrant.detector.scales)
+            self._seen.append(image_id)
+
+    def judge(self) -> None:
+        """Let pycocotools judge what each has found on the pictures seen."""
+        count = len(self._seen)
+        if not count:
+            return
+        weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+        for number, entrant in enumerate(self._entrants):
+            self._say("judging", number, len(self._entrants))
+            verdict = judge(self._data.truth, self._seen, entrant.found, entrant.category_ids, by_area=True)
+            entrant.metrics, entrant.resampled = verdict.metrics, verdict.resampled(weights)
+
+    def hold_against_the_first(self, *, explained: bool) -> None:
+        """Say how each of the others differs from the first, and where, if ``explained``."""
+        first, *others = self._entrants
+        for entrant in others:
+            entrant.against = beside(first, entrant)
+        for entrant in others if explained else ():
+            self._say(f"where {entrant.contestant.name} differs", 0, 0)
+            with self._failing(entrant.contestant):
+                entrant.against = explain(first, entrant, self._request, self._frames, self._track)
+
+    def report(self, load: float, *, partial: bool) -> CompareReport:
+        """Return all of it; ``load`` is from before the measurement."""
+        names = {entrant.detector.backend.name for entrant in self._entrants}
+        machine = describe_machine(load, self._request.threads, "onnxruntime" if "onnxruntime" in names else "")
+        points = [(entrant.p50_ms, round(entrant.ap, 2)) for entrant in self._entrants]  # less is no better
+        objects = self._data.truth.imgToAnns
+        return CompareReport(
+            partial=partial,
+            machine=machine,
+            annotations=str(self._request.annotations),
+            images=str(self._request.images),
+            listed=len(self._listed),
+            pictures=len(self._seen),
+            objects=sum(not row["iscrowd"] for image_id in self._seen for row in objects[image_id]),
+            frames=len(self._frames),
+            iterations=self._request.iterations,
+            warm_up=self._request.warm_up,
+            results=tuple(
+                entrant.result(best=best) for entrant, best in zip(self._entrants, front(points), strict=True)
+            ),
+            failures=tuple(self.failures),
+            notes=self._data.notes,
+            warnings=tuple(self._doubts(machine)),
+        )
+
+    def _doubts(self, machine: Machine) -> Iterator[str]:
+        yield from doubts((), machine, None, on_gpu=False)
+        if self.failures and self.failures[0].contestant is self._request.contestants[0]:
+            yield f"the first model failed; the others are held against {self._entrants[0].contestant.text}"
+        if 0 < len(self._seen) < FEW:
+            yield f"{count_of(len(self._seen), 'picture')} are few: intervals of AP say little"
+        for entrant in self._entrants:
+            name, latency, detector = entrant.contestant.text, entrant.latency, entrant.detector
+            if latency is not None and latency.end_to_end.spread_percent > SPREAD_PERCENT:
+                spread_percent = latency.end_to_end.spread_percent
+                yield f"{name}: times spread by {spread_percent:.0f} % of their median; something else uses the machine"
+            for note in (
+                scales_note(entrant.contestant.scales, detector.scales),
+                too_large_note(entrant.scaled_down, detector.spec.largest_size),
+            ):
+                if note:
+                    yield f"{name}: {note}"
+
+    def _track(self, items: Sequence[Any], what: str) -> Iterable[Any]:
+        for number, item in enumerate(items):
+            self._say(f"differences: {what}", number, len(items))
+            yield item
+
+    @contextlib.contextmanager
+    def _failing(self, contestant: Contestant) -> Iterator[None]:
+        """Drop the contestant if what runs inside fails."""
+        try:
+            yield
+        except CornerNetError as error:
+            self.failures.append(Failure(contestant, str(error)))
+            self._entrants = [entrant for entrant in self._entrants if entrant.contestant is not contestant]

@@ -1,0 +1,72 @@
+"""A model opened in a process of its own: for its memory, which models of one process share, and lest it crash this."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+from cornernet_bench.latency import first_calls
+from cornernet_bench.latency_machine import gpu_state, thread_limit
+from cornernet_bench.latency_subjects import open_detector
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.connection import Connection
+
+    from cornernet_bench.latency_report import LatencyRequest, Opened
+    from cornernet_bench.latency_subjects import Frame
+
+
+def open_alone(request: LatencyRequest, frames: Sequence[Frame]) -> Opened:
+    """Open a model and let it look at the frames, the first of which tells its memory, in a process of its own.
+
+    Raises:
+        BackendError: The process ended without a word, as when a library crashes.
+        CornerNetError: What opening or running the model raised.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a fork would share this process's memory, and its GPU not at all
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_tell, args=(sender, request, list(frames)), daemon=True)
+    process.start()
+    sender.close()  # so that the pipe ends when the process does
+    try:
+        found: Opened | CornerNetError = receiver.recv()
+    except EOFError:
+        process.join()
+        raise BackendError(f"{request.model}: the process that opened it {_end(process.exitcode)}") from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    if isinstance(found, CornerNetError):
+        raise found
+    return found
+
+
+def _tell(sender: Connection, request: LatencyRequest, frames: list[Frame]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
+    warnings.simplefilter("ignore", CornerNetWarning)  # the other process opens the model too, and warns
+    try:
+        gpu = gpu_state()
+        with thread_limit(request.threads, torch=request.model.suffix in CHECKPOINTS):
+            start = time.perf_counter()
+            with open_detector(request) as detector:
+                opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
+                for frame in frames[1:]:
+                    detector(frame)
+    except CornerNetError as error:
+        sender.send(error)
+        return
+    sender.send(opened)
+
+
+def _end(status: int | None) -> str:
+    """Say how a process ended."""
+    if status is not None and status < 0:
+        return f"crashed ({signal.Signals(-status).name})"
+    return f"ended with status {status}; its own words stand above"

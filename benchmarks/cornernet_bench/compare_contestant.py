@@ -1,0 +1,102 @@
+"""What ``cornernet-bench compare`` compares: a model and how it is to run, in one word of a command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cornernet_bench.latency_report import LatencyRequest
+from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME
+from cornernet_runtime.cli.common import parse_scales, parse_size
+
+if TYPE_CHECKING:
+    from cornernet_runtime.spec import Size
+
+FORM = "MODEL[@BACKEND][:flip][:scales=S,S,...][:size=HxW][:stacks=N]"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A model and how it is to run.
+
+    Attributes:
+        text: As typed.
+        path: A bundle, an ``.onnx`` file or a checkpoint.
+        backend: What runs the network; None takes the best here.
+        flip: As for ``Detector``.
+        scales: As for ``Detector``.
+        size: Input that every frame is fitted into; None leaves it to the model.
+        stacks: Hourglasses of a checkpoint to keep; None keeps all.
+    """
+
+    text: str
+    path: Path
+    backend: str | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    size: Size | None = None
+    stacks: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What was typed, without the folders."""
+        return re.split(r"[/\\]", self.text.rstrip("/\\"))[-1]
+
+    def request(self, threads: int, *, cpu_time: bool) -> LatencyRequest:
+        """Return how it is opened and timed; ``threads`` and ``cpu_time`` as there."""
+        return LatencyRequest(
+            self.path,
+            self.backend,
+            self.size,
+            flip=self.flip,
+            scales=self.scales,
+            stacks=self.stacks,
+            threads=threads,
+            cpu_time=cpu_time,
+        )
+
+
+def parse_contestant(text: str) -> Contestant:
+    """Read ``MODEL[@BACKEND][:OPTION]...``; what exists as it was typed is a model without options.
+
+    Raises:
+        argparse.ArgumentTypeError: An option is unknown, given twice, or its value does not hold.
+    """
+    if os.path.lexists(text):
+        return Contestant(text, Path(text))
+    folder, slash, last = text.rpartition("/")
+    name, *options = last.split(":")
+    name, at, backend = name.partition("@")
+    values: dict[str, Any] = {"backend": backend} if at else {}
+    for option in options:
+        key, value = _option(option)
+        if key in values:
+            raise argparse.ArgumentTypeError(f"{text}: {key} is given twice")
+        values[key] = value
+    if not folder + name or (at and not backend):
+        raise argparse.ArgumentTypeError(f"expected {FORM}, got {text!r}")
+    return Contestant(text, Path(folder + slash + name), **values)
+
+
+def disk_bytes(path: Path, backend: str) -> int:
+    """Return the size of the files that a backend reads of a model: an engine, or the ONNX file with its data."""
+    if path.is_dir():
+        path /= ENGINE_NAME if backend == "tensorrt" else ONNX_NAME
+    return sum(part.stat().st_size for part in (path, path.with_name(f"{path.name}.data")) if part.is_file())
+
+
+def _option(option: str) -> tuple[str, Any]:
+    key, equals, value = option.partition("=")
+    if option == "flip":
+        return "flip", True
+    if equals and key == "scales":
+        return key, parse_scales(value)
+    if equals and key == "size":
+        return key, parse_size(value)
+    if equals and key == "stacks" and value.isdecimal() and int(value) > 0:
+        return key, int(value)
+    raise argparse.ArgumentTypeError(f"expected an option flip, scales=S,S,..., size=HxW or stacks=N, got {option!r}")

@@ -1,0 +1,221 @@
+"""What a comparison is asked for, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cornernet_bench.compare_contestant import Contestant
+    from cornernet_bench.latency_machine import Machine
+    from cornernet_bench.latency_report import Measurement, Opened
+    from cornernet_bench.oracle_repairs import Difference
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """What to compare, and how.
+
+    Attributes:
+        contestants: The first is what the others are held against.
+        annotations: COCO instances file.
+        images: Folder of its pictures.
+        iterations: Timed calls of each.
+        warm_up: Calls of each before that.
+        threads: Of the CPU's libraries; 0 leaves it to them.
+        cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
+    """
+
+    contestants: tuple[Contestant, ...]
+    annotations: Path
+    images: Path
+    iterations: int = 50
+    warm_up: int = 5
+    threads: int = 0
+    cpu_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """What the detections on the pictures seen are worth.
+
+    Attributes:
+        metrics: COCO's AP by name (``ap``, ``ap50``, ...), points of 100; NaN where there is no such object.
+        low: Of the interval that holds 95 % of the AP of sets made of the same pictures drawn anew.
+        high: Of the same.
+    """
+
+    metrics: dict[str, float]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Time of the first model through time of another, round by round: above 1 the other is faster.
+
+    Attributes:
+        median: Of all rounds.
+        low: Tenth percentile.
+        high: Ninetieth percentile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(first: Sequence[float], other: Sequence[float]) -> Ratio:
+        """Return it of the times of the rounds that both have; at least one."""
+        rounds = min(len(first), len(other))
+        ratios = np.asarray(first[:rounds], np.float64) / np.asarray(other[:rounds], np.float64)
+        low, median, high = np.percentile(ratios, (10, 50, 90)).tolist()
+        return Ratio(median, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Detections of a model beside those of the first on the same pictures (``AGREE`` says what matches).
+
+    Attributes:
+        reference: Detections of the first.
+        matched: Those of them that have a counterpart.
+        extra: Detections of this model that have none.
+    """
+
+    reference: int
+    matched: int
+    extra: int
+
+    @property
+    def percent(self) -> float:
+        """Matched ones of all that either found; 100 where neither found any."""
+        found = self.reference + self.extra
+        return 100 * self.matched / found if found else 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class MapCheck:
+    """The six maps of a model beside those of the first.
+
+    Attributes:
+        pictures: That were looked at.
+        errors: Largest difference of each output over the largest value of the first's.
+        tolerance: That the two precisions allow.
+    """
+
+    pictures: int
+    errors: dict[str, float]
+    tolerance: float
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Outputs whose error exceeds the tolerance."""
+        return tuple(name for name, error in self.errors.items() if not error <= self.tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A model beside the first one. None is what was not measured, or says nothing of these two.
+
+    Attributes:
+        speed: End to end.
+        ap: AP of this model less that of the first, the same draws for both.
+        agreement: Of detections.
+        maps: Of the network's outputs; None where the two see pictures at different sizes, or know other classes.
+        cause: Where the two differ: a repair of the oracle (``oracle_repairs.REPAIRS``), or AFTER_NETWORK; None where
+            they do not, or it cannot be told.
+        findings: What differs, in words.
+    """
+
+    speed: Ratio | None
+    ap: Difference | None
+    agreement: Agreement | None
+    maps: MapCheck | None
+    cause: str | None
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One contestant. None is what an interrupt left out.
+
+    Attributes:
+        contestant: As typed.
+        opened: The model as it opens in a process of its own: what it is, time to open it, memory.
+        disk_bytes: Of the files that its backend reads.
+        accuracy: Of its detections.
+        latency: Of the same detector, one frame a call.
+        against: The first one; None for itself.
+        best: Whether no other is both at least as accurate and at least as fast (on the Pareto front).
+    """
+
+    contestant: Contestant
+    opened: Opened
+    disk_bytes: int
+    accuracy: Accuracy | None
+    latency: Measurement | None
+    against: Against | None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A contestant that cannot be compared, and why."""
+
+    contestant: Contestant
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompareReport:
+    """All of it.
+
+    Attributes:
+        partial: Whether it was interrupted: some figures are missing, or of fewer pictures or calls than asked for.
+        machine: On what.
+        annotations: COCO instances file.
+        images: Folder of its pictures.
+        listed: Pictures in the file.
+        pictures: That all contestants have seen; AP and agreement are of these.
+        objects: To be found on them.
+        frames: Pictures that latency was measured on.
+        iterations: Timed calls of each that were asked for.
+        warm_up: Calls before that.
+        results: Contestants that ran, the first of which the others are held against.
+        failures: The others.
+        notes: What looks wrong with the data set.
+        warnings: What makes the figures doubtful.
+    """
+
+    partial: bool
+    machine: Machine
+    annotations: str
+    images: str
+    listed: int
+    pictures: int
+    objects: int
+    frames: int
+    iterations: int
+    warm_up: int
+    results: tuple[Result, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Say which points (milliseconds, AP) no other point beats: as fast and as accurate, and better in one of them."""
+    return [
+        not math.isnan(ms + ap)
+        and not any(
+            other_ms <= ms and other_ap >= ap and (other_ms, other_ap) != (ms, ap) for other_ms, other_ap in points
+        )
+        for ms, ap in points
+    ]

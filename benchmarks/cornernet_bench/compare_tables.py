@@ -1,0 +1,190 @@
+"""A comparison in lines and tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
+from cornernet_bench.oracle_repairs import resampling_note
+from cornernet_bench.report_blocks import Line, table_of
+from cornernet_runtime.cli.common import count_of
+from cornernet_runtime.maps import OUTPUT_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.table import Table
+
+    from cornernet_bench.compare_report import Against, CompareReport, Result
+    from cornernet_bench.report_blocks import Block
+
+NONE = "-"
+BEST = "*"
+BY_SIZE = {
+    "AP": "ap",
+    "AP50": "ap50",
+    "AP75": "ap75",
+    "small": "ap_small",
+    "medium": "ap_medium",
+    "large": "ap_large",
+}
+
+
+def blocks(report: CompareReport) -> Iterator[Block]:
+    """Yield what was compared on what, what each is worth, how the others differ from the first, and doubts."""
+    yield from map(Line, _head(report))
+    yield from _contestants(report)
+    yield measured_table(report)
+    yield Line(
+        f"{BEST}: no other is as accurate and as fast. MB: files that run. MiB: a process that opens it and runs."
+    )
+    if report.pictures:
+        yield Line(f"{resampling_note(report.pictures)}.")
+    if len(report.results) > 1:
+        yield Line(f"held against {report.results[0].contestant.text}", "heading")
+        yield held_table(report)
+        yield Line("speed: so many times as fast, by rounds. agree: matched of all that either found at 0.1 or more.")
+        for number, result in enumerate(report.results, 1):
+            yield from (Line(f"{number}: {found}") for found in (result.against.findings if result.against else ()))
+    yield from ends(report)
+
+
+def ends(report: CompareReport) -> Iterator[Line]:
+    """Yield what is odd about the data, doubtful or missing."""
+    yield from (Line(f"note: {report.annotations}: {line}") for line in report.notes)
+    yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
+    for failure in report.failures:
+        named = failure.error.startswith(str(failure.contestant.path))
+        name = "" if named else f"{failure.contestant.text}: "
+        yield Line(f"failed: {name}{failure.error}", "error")
+    if report.partial:
+        yield Line("interrupted: these are partial results", "warning")
+
+
+def measured_table(report: CompareReport) -> Table:
+    """Return what each is worth, a row a model."""
+    headings = ("", "AP", "95 %", "p50 ms", "p90", "network", "MB", "MiB")
+    return table_of(headings, (_measured(number, result) for number, result in enumerate(report.results, 1)))
+
+
+def held_table(report: CompareReport) -> Table:
+    """Return how each of the others differs from the first."""
+    headings = ("", "speed", "10 to 90 %", "AP", "95 %", "agree %", "missed", "extra")
+    held = [(number, result.against) for number, result in enumerate(report.results, 1) if result.against]
+    return table_of(headings, (_held(number, against) for number, against in held))
+
+
+def accuracy_table(report: CompareReport) -> Table | None:
+    """Return AP by overlap and by size; None where nothing was judged."""
+    rows = [
+        (str(number), *(points(result.accuracy.metrics[name]) for name in BY_SIZE.values()))
+        for number, result in enumerate(report.results, 1)
+        if result.accuracy is not None
+    ]
+    return table_of(("", *BY_SIZE), rows) if rows else None
+
+
+def stage_table(report: CompareReport) -> Table | None:
+    """Return the median of each stage; None where nothing was timed."""
+    timed = [(number, result.latency) for number, result in enumerate(report.results, 1) if result.latency]
+    names = list(dict.fromkeys(name for _, latency in timed for name in latency.stages))
+    rows = [
+        (
+            str(number),
+            *(ms_text(latency.stages[name].p50_ms) if name in latency.stages else NONE for name in names),
+            ms_text(latency.end_to_end.p50_ms),
+        )
+        for number, latency in timed
+    ]
+    return table_of(("", *map(stage_name, names), "end to end"), rows) if rows else None
+
+
+def map_table(report: CompareReport) -> Table | None:
+    """Return the error of each output beside the first's, marked where it means something; None without any."""
+    rows = [
+        (
+            str(number),
+            *(f"{error:.1e}{'!' if name in maps.differing else ''}" for name, error in maps.errors.items()),
+            f"{maps.tolerance:g}",
+        )
+        for number, result in enumerate(report.results, 1)
+        if result.against is not None and (maps := result.against.maps) is not None
+    ]
+    return table_of(("", *OUTPUT_NAMES, "allowed"), rows) if rows else None
+
+
+def opening_table(report: CompareReport) -> Table:
+    """Return what opening each model took."""
+    rows = [
+        (
+            str(number),
+            f"{result.opened.load_s:.2f}",
+            ms_text(result.opened.first_inference_ms),
+            f"{result.opened.peak_rss_mib:.0f}",
+            NONE if result.opened.device_memory_mib is None else str(result.opened.device_memory_mib),
+        )
+        for number, result in enumerate(report.results, 1)
+    ]
+    return table_of(("", "opened in s", "first call ms", "MiB", "MiB on the GPU"), rows)
+
+
+def points(value: float, sign: str = "") -> str:
+    """Return points of AP with two decimals; NONE for NaN."""
+    return NONE if math.isnan(value) else f"{value:{sign}.2f}"
+
+
+def _head(report: CompareReport) -> list[str]:
+    machine = report.machine
+    pictures = count_of(report.listed, "picture")
+    if report.pictures < report.listed:
+        pictures = f"{report.pictures} of {pictures}"
+    calls = f"{count_of(report.iterations, 'call')} of each in turns, after {report.warm_up} to warm up,"
+    gpu = "" if machine.gpu is None else f"; {machine.gpu.name}, driver {machine.gpu.driver_version}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    clocks = {result.latency.clock for result in report.results if result.latency}
+    times = "CPU time of the process" if "process" in clocks else "time"
+    return [
+        f"{report.annotations}: {pictures}, {count_of(report.objects, 'object')}; COCO's AP, points of 100",
+        f"{times} from a frame in memory to boxes: {calls} on {count_of(report.frames, 'picture')}",
+        f"{machine.cpu}, {count_of(machine.cores, 'core')}{gpu}; threads: {thread_text(machine)}; {versions}",
+    ]
+
+
+def _contestants(report: CompareReport) -> Iterator[Line]:
+    for number, result in enumerate(report.results, 1):
+        opened = result.opened
+        sizes = " ".join(f"{height}x{width}" for height, width in opened.input_sizes[:3])
+        more = " ..." if len(opened.input_sizes) > 3 else ""
+        yield Line(f"{number}: {result.contestant.text}: {opened.backend}, {opened.precision}, input {sizes}{more}")
+
+
+def _measured(number: int, result: Result) -> tuple[str, ...]:
+    accuracy, latency = result.accuracy, result.latency
+    network = None if latency is None else latency.stages.get("network")
+    return (
+        f"{number}{BEST if result.best else ''}",
+        *_cells(accuracy, lambda one: (points(one.metrics["ap"]), f"{points(one.low)} to {points(one.high)}"), 2),
+        *_cells(latency, lambda one: (ms_text(one.end_to_end.p50_ms), ms_text(one.end_to_end.p90_ms)), 2),
+        *_cells(network, lambda one: (ms_text(one.p50_ms),), 1),
+        f"{result.disk_bytes / 1e6:.1f}",
+        f"{result.opened.peak_rss_mib:.0f}",
+    )
+
+
+def _held(number: int, against: Against) -> tuple[str, ...]:
+    return (
+        str(number),
+        *_cells(against.speed, lambda one: (f"{one.median:.2f}", f"{one.low:.2f} to {one.high:.2f}"), 2),
+        *_cells(
+            against.ap, lambda one: (points(one.points, "+"), f"{points(one.low, '+')} to {points(one.high, '+')}"), 2
+        ),
+        *_cells(
+            against.agreement, lambda one: (f"{one.percent:.1f}", str(one.reference - one.matched), str(one.extra)), 3
+        ),
+    )
+
+
+def _cells(value: Any, of: Callable[[Any], tuple[str, ...]], count: int) -> tuple[str, ...]:  # noqa: ANN401 - any record
+    """Return the cells of what was measured, or so many that say that it was not."""
+    return (NONE,) * count if value is None else of(value)

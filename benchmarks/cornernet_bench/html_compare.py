@@ -1,0 +1,48 @@
+"""A comparison as an HTML page."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from cornernet_bench.compare_picture import NARROW, WIDE, front_figure
+from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table, stage_table
+from cornernet_bench.html_page import Picture, page
+from cornernet_bench.report_blocks import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cornernet_bench.compare_report import CompareReport
+    from cornernet_bench.report_blocks import Block
+
+
+def compare_page(report: CompareReport, date: str, command: str) -> str:
+    """Return the page of a comparison; ``date`` and ``command`` say when and how it was made.
+
+    Needs what ``outputs.check_page`` asks for.
+    """
+    title = f"{len(report.results)} models compared" + (" (partial)" if report.partial else "")
+    return page(title, _parts(report), date, command)
+
+
+def _parts(report: CompareReport) -> Iterator[Block | Picture]:
+    yield from blocks(report)
+    if any(result.accuracy and result.latency for result in report.results):
+        yield Line("Accuracy over time", "heading")
+        draw = functools.partial(front_figure, report)
+        yield Picture(draw, WIDE, NARROW, "AP over milliseconds a frame; the line joins models that no other beats")
+    for title, table, note in (
+        ("Accuracy", accuracy_table(report), "COCO's AP by overlap and by size of the objects, points of 100."),
+        ("Stages", stage_table(report), "Medians, milliseconds. Of a GPU's stages its own clock tells, in other runs."),
+        (
+            "Outputs of the network",
+            map_table(report),
+            "Largest difference of each output from the first model's, of its largest value; ! means something.",
+        ),
+        ("Opening", opening_table(report), "Each model alone in a process: the libraries' import is in the time."),
+    ):
+        if table is not None:
+            yield Line(title, "heading")
+            yield table
+            yield Line(note)

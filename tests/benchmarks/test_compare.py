@@ -1,0 +1,310 @@
+"""``cornernet-bench compare`` on the shipped model: figures, files, failures, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import chromium, look
+from faulty_models import SHIPPED, shipped_with_scenes
+from interrupts import interrupting
+from json_schema import compare_schema, latency_schema, problems
+
+from cornernet_bench.accuracy import evaluate
+from cornernet_bench.cli import main
+from cornernet_bench.compare import compare
+from cornernet_bench.compare_alone import open_alone
+from cornernet_bench.compare_contestant import parse_contestant
+from cornernet_bench.compare_report import CompareRequest
+from cornernet_bench.models import open_model
+from cornernet_runtime.errors import BackendError
+
+SCENES = 4
+SCHEMA = compare_schema()
+INTERRUPTED = 130
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the shipped model as a bundle, and scenes."""
+    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
+
+
+def run(folder, *arguments):
+    data = ["--annotations", folder / "scenes" / "annotations.json", "--images", folder / "scenes" / "images"]
+    return main(["compare", *map(str, [*arguments, *data, "--iterations", 2, "--warm-up", 1])])
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    """What a comparison of three contestants, two of which cannot run, wrote: its status, JSON, page and picture."""
+    files = {kind: folder / f"report.{kind}" for kind in ("json", "html", "svg")}
+    tiny = folder / "tiny"
+    contestants = [tiny, f"{tiny}:flip", f"{SHIPPED}@torch:stacks=1", f"{tiny}:size=100x100", folder / "missing"]
+    outputs = ["--json", files["json"], "--html", files["html"], "--picture", files["svg"]]
+    status = run(folder, *contestants, *outputs)
+    return status, json.loads(files["json"].read_text()), files["html"].read_text(), files["svg"].read_text()
+
+
+# The report.
+
+
+def test_the_report_is_what_the_schema_says_and_knows_every_key(written):
+    report = written[1]
+    assert list(problems(report, SCHEMA)) == []
+    for key in report:
+        assert list(problems({name: value for name, value in report.items() if name != key}, SCHEMA)), key
+    assert list(problems(report | {"surprise": 1}, SCHEMA))
+
+
+def test_the_schema_has_of_latency_what_latency_has():
+    latency = latency_schema()
+    opened = SCHEMA["properties"]["results"]["items"]["properties"]["opened"]
+    assert SCHEMA["$defs"] == latency["$defs"]
+    assert SCHEMA["properties"]["machine"] == latency["properties"]["machine"]
+    assert opened["required"] == latency["properties"]["model"]["required"]
+    assert opened["properties"]["precision"] == latency["properties"]["model"]["properties"]["precision"]
+
+
+def test_what_cannot_run_is_named_with_its_error_and_the_rest_goes_on(written, folder):
+    status, report, page, _ = written
+    assert status == 1
+    assert not report["partial"]
+    tiny, missing = folder / "tiny", folder / "missing"
+    assert report["failures"] == [
+        {
+            "contestant": f"{tiny}:size=100x100",
+            "error": "input size 100x100: this model was exported for 255x255",
+        },
+        {
+            "contestant": str(missing),
+            "error": f"{missing} does not exist; cornernet-export makes bundles from checkpoints",
+        },
+    ]
+    assert [one["contestant"] for one in report["results"]] == [
+        str(tiny),
+        f"{tiny}:flip",
+        f"{SHIPPED}@torch:stacks=1",
+    ]
+    assert f"{missing} does not exist" in page
+
+
+def test_ap_is_that_of_accuracy_on_the_same_detector(written, folder):
+    scenes = folder / "scenes"
+    report = written[1]
+    assert (report["listed"], report["pictures"]) == (SCENES, SCENES)
+    for one, options in zip(report["results"], ({}, {"flip": True}, {"stacks": 1}), strict=True):
+        with open_model(SHIPPED if "stacks" in options else folder / "tiny", **options) as detector:
+            expected = evaluate(detector, scenes / "annotations.json", scenes / "images")
+        assert report["objects"] == expected.objects
+        metrics = one["accuracy"]["metrics"]
+        assert metrics == {name: pytest.approx(expected.metrics[name], abs=1e-3, nan_ok=True) for name in metrics}
+        assert one["accuracy"]["low"] <= metrics["ap"] <= one["accuracy"]["high"]
+
+
+def test_each_contestant_says_how_it_ran(written):
+    first, flip, cut = written[1]["results"]
+    ran = [
+        (one["opened"]["backend"], one["opened"]["precision"], one["opened"]["flip"], one["stacks"])
+        for one in (first, flip, cut)
+    ]
+    assert ran == [
+        ("onnxruntime", "fp32", False, None),
+        ("onnxruntime", "fp32", True, None),
+        ("torch", "fp32", False, 1),
+    ]
+    assert all(one["opened"]["input_sizes"] == [[255, 255]] for one in (first, flip, cut))
+
+
+def test_memory_and_size_are_those_of_the_contestant_alone(written, folder):
+    first, _, cut = written[1]["results"]
+    assert first["disk_bytes"] == (folder / "tiny" / "model.onnx").stat().st_size
+    assert cut["disk_bytes"] == SHIPPED.stat().st_size
+    # PyTorch is not in the memory of what ONNX Runtime runs, though this process holds both.
+    assert 50 < first["opened"]["peak_rss_mib"] < cut["opened"]["peak_rss_mib"] - 50
+
+
+def test_each_is_timed_as_often_from_frame_to_boxes_and_its_network_apart(written):
+    for one in written[1]["results"]:
+        latency = one["latency"]
+        assert latency["end_to_end"]["count"] == latency["stages"]["network"]["count"] == 2
+        assert list(latency["stages"]) == ["preprocess", "network", "decode", "soft_nms", "other"]
+        parts = sum(stage["mean_ms"] for stage in latency["stages"].values())
+        assert parts == pytest.approx(latency["end_to_end"]["mean_ms"])
+
+
+def test_others_are_held_against_the_first(written):
+    first, flip, cut = written[1]["results"]
+    assert first["against"] is None
+    for one in (flip, cut):
+        against = one["against"]
+        assert against["ap"]["points"] == pytest.approx(
+            one["accuracy"]["metrics"]["ap"] - first["accuracy"]["metrics"]["ap"]
+        )
+        agreement = against["agreement"]
+        assert 0 < agreement["matched"] < agreement["reference"]
+        assert agreement["percent"] == pytest.approx(
+            100 * agreement["matched"] / (agreement["reference"] + agreement["extra"])
+        )
+        assert against["speed"]["low"] <= against["speed"]["median"] <= against["speed"]["high"]
+    assert (flip["against"]["cause"], set(flip["against"]["maps"]["errors"].values())) == (None, {0})
+    assert "other weights" in cut["against"]["findings"][0]
+
+
+# The same comparison again.
+
+
+def test_two_runs_agree_within_the_spread_that_they_report(folder):
+    scenes, tiny = folder / "scenes", folder / "tiny"
+    contestants = tuple(parse_contestant(f"{tiny}{options}") for options in ("", ":flip"))
+    request = CompareRequest(
+        contestants, scenes / "annotations.json", scenes / "images", iterations=12, threads=1, cpu_time=True
+    )
+    one, two = (compare(request) for _ in range(2))
+    assert [result.accuracy for result in one.results] == [result.accuracy for result in two.results]
+    assert [result.latency.clock for result in one.results] == ["process", "process"]
+    speeds = [report.results[1].against.speed for report in (one, two)]
+    for own, other in (speeds, speeds[::-1]):
+        assert own.low <= other.median <= own.high
+    assert 0.4 < speeds[0].median < 0.7  # two views of each frame
+
+
+# The terminal.
+
+
+def test_the_terminal_shows_tables_of_both_kinds(folder, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    tiny = folder / "tiny"
+    assert run(folder, tiny, f"{tiny}:scales=0.5,1") == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    lines = [" ".join(line.split()) for line in said.err.splitlines() if line.strip()]
+    assert lines[0].startswith(f"{folder / 'scenes' / 'annotations.json'}: {SCENES} pictures, ")
+    assert f"1: {tiny}: onnxruntime, fp32, input 255x255" in lines
+    assert "AP 95 % p50 ms p90 network MB MiB" in lines
+    assert "speed 10 to 90 % AP 95 % agree % missed extra" in lines
+    assert f"held against {tiny}" in lines
+    assert f"warning: {SCENES} pictures are few: intervals of AP say little" in lines
+
+
+# Interrupts.
+
+
+@pytest.mark.parametrize(
+    ("call", "timed", "pictures"),
+    [
+        (5, 1, 0),  # after two calls to warm up and a round
+        (9, 2, 1),  # the second contestant has seen a picture, the first two
+    ],
+)
+def test_an_interrupt_keeps_what_was_measured_and_says_so(folder, tmp_path, capfd, monkeypatch, call, timed, pictures):
+    interrupting(monkeypatch, call)
+    tiny, path, page = folder / "tiny", tmp_path / "a.json", tmp_path / "a.html"
+    assert run(folder, tiny, tiny / "model.onnx", "--json", path, "--html", page) == INTERRUPTED
+    report = json.loads(path.read_text())
+    assert list(problems(report, SCHEMA)) == []
+    assert (report["partial"], report["pictures"]) == (True, pictures)
+    assert [one["latency"]["end_to_end"]["count"] for one in report["results"]] == [timed, timed]
+    assert [one["accuracy"] is not None for one in report["results"]] == [pictures > 0] * 2
+    assert "interrupted: these are partial results" in capfd.readouterr().err
+    assert "2 models compared (partial)" in page.read_text()
+
+
+def test_an_interrupt_before_anything_is_measured_leaves_no_report(folder, tmp_path, capfd, monkeypatch):
+    interrupting(monkeypatch, 2)
+    tiny = folder / "tiny"
+    assert run(folder, tiny, tiny, "--json", tmp_path / "a.json") == INTERRUPTED
+    assert capfd.readouterr().err.endswith("interrupted\n")
+    assert not (tmp_path / "a.json").exists()
+
+
+# Failures and wrong usage.
+
+
+def test_where_the_first_fails_the_next_takes_its_place(folder, tmp_path):
+    tiny = folder / "tiny"
+    assert run(folder, f"{tiny}:stacks=1", tiny, "--json", tmp_path / "a.json") == 1
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert [one["contestant"] for one in report["results"]] == [str(tiny)]
+    assert report["failures"][0]["error"] == (
+        f"{tiny}: a checkpoint is cut as it is opened; export this one again with --stacks 1"
+    )
+    assert f"the first model failed; the others are held against {tiny}" in report["warnings"]
+
+
+def test_where_all_fail_the_first_error_is_told(folder, capfd):
+    assert run(folder, folder / "a", folder / "b") == 1
+    assert capfd.readouterr().err == (
+        f"error: nothing to compare: {folder / 'a'} does not exist; cornernet-export makes bundles from checkpoints\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--picture"])
+def test_a_report_that_could_not_be_written_is_told_before_the_work(folder, tmp_path, capfd, option):
+    path = tmp_path / "no" / "a.svg"
+    assert run(folder, folder / "missing", folder / "missing", option, path) == 1
+    assert capfd.readouterr().err == f"error: cannot write {path}: there is no folder {path.parent}\n"
+
+
+def test_a_folder_that_takes_no_files_is_told_before_the_work(folder, capfd):
+    path = Path("/proc/a.html")
+    assert run(folder, folder / "missing", folder / "missing", "--html", path) == 1
+    assert capfd.readouterr().err.startswith(f"error: cannot write {path}: ")
+
+
+def test_a_folder_is_no_file(folder, capfd):
+    assert run(folder, folder / "missing", folder / "missing", "--html", folder) == 1
+    assert capfd.readouterr().err == f"error: cannot write {folder}: it is a folder; name a file in it\n"
+
+
+def test_one_model_is_no_comparison(folder, capfd):
+    assert run(folder, folder / "tiny") == 1
+    assert capfd.readouterr().err.startswith("error: compare takes two models or more; ")
+
+
+def test_cpu_time_needs_one_thread(folder, capfd):
+    assert run(folder, folder / "tiny", folder / "tiny", "--cpu-time") == 1
+    assert capfd.readouterr().err == "error: --cpu-time adds up all threads: add --threads 1\n"
+
+
+@pytest.mark.parametrize("model", ["m:flop", "m:scales=0", "m:size=9", "m:stacks=0", "m:flip:flip", "m@", ":flip"])
+def test_wrong_options_are_status_2(folder, model):
+    with pytest.raises(SystemExit) as caught:
+        run(folder, model, "m")
+    assert caught.value.code == 2
+
+
+class Crash:
+    """What ends the process that unpickles it, as a crash in a library would."""
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def test_a_crash_of_what_opens_a_model_is_an_error_here(folder):
+    request = parse_contestant(str(folder / "tiny")).request(0, cpu_time=False)
+    with pytest.raises(BackendError, match=r"tiny: the process that opened it crashed \(SIGABRT\)$"):
+        open_alone(request, [np.zeros((9, 9, 3), np.uint8), Crash()])
+
+
+# The page.
+
+
+@pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_of_the_page_is_cut_off_and_the_console_is_silent(written, tmp_path, width):
+    seen = look(written[2], width, tmp_path)
+    assert (seen["width"], seen["cut"], seen["console"]) == (width, [], [])
+    assert seen["scroll"] <= width
+    assert (seen["tables"], seen["pictures"]) == (6, 1)
+
+
+def test_the_picture_shows_each_contestant_that_ran(written):
+    page, picture = written[2:]
+    numbers = {"1", "2", "3"}
+    assert numbers <= set(re.findall(r">\s*(\d)</text>", page))
+    assert picture.count("<svg") == 1
