@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-FASTER = 1.02  # times as fast that float32 has to be to be preferred: less is noise
+FASTER = 1.02  # times as fast that one of two has to be to count as faster: less is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,14 @@ def search(groups: Sequence[str], measure: Callable[[tuple[str, ...], bool], Mix
         for group in sorted(kept - slow, key=lambda group: bench.mix({group}).times_int8):
             if bench.ap(kept) >= least_ap and bench.ap(kept - {group}) >= least_ap:
                 kept.discard(group)
-    good = bench.ap(kept) >= least_ap and bench.mix(kept).times_fp32 > 1
-    known = [mix for mix in bench.mixes.values() if mix.ap is not None and mix.times_fp32 > 1]
-    best = bench.mix(kept) if good or not known else max(known, key=lambda mix: mix.ap or 0.0)
+
+    def faster(mix: Mix) -> bool:
+        # With all groups in float32 it is the float32 network itself, whatever noise says of its time.
+        return mix.times_fp32 > FASTER and len(mix.float_groups) < len(groups)
+
+    good = bench.ap(kept) >= least_ap and faster(bench.mix(kept))
+    known = [(mix.ap, mix.times_fp32, mix) for mix in bench.mixes.values() if mix.ap is not None and faster(mix)]
+    best = bench.mix(kept) if good or not known else max(known, key=lambda item: item[:2])[2]
     reasons = {group: _reason(group, slow, bench) for group in best.float_groups}
     return Outcome(best, good, reasons, tuple(bench.mixes.values()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,23 @@ def test_a_budget_that_only_float32_keeps_is_not_met():
 
 def test_a_network_that_int8_makes_slower_is_not_met():
     outcome = search(GROUPS, costs(savings=(-5, -5, -5, -5)), 39.0)
+    assert not outcome.met
+
+
+@pytest.mark.parametrize(("losses", "saving"), [((1, 1, 1, 1), 10), ((0, 0, 0, 0), -5)], ids=["ap", "time"])
+def test_float32_itself_is_not_met_though_noise_makes_it_look_faster(losses, saving):
+    class Noisy(Costs):
+        def __call__(self, float_groups, with_ap):
+            mix = super().__call__(float_groups, with_ap)
+            return replace(mix, times_fp32=1.05 * mix.times_fp32)
+
+    exact = costs(losses, (saving,) * 4)
+    outcome = search(GROUPS, Noisy(exact.losses, exact.savings), 39.9)
+    assert not outcome.met
+
+
+def test_a_mix_within_the_noise_of_float32_is_not_met():
+    outcome = search(GROUPS, costs(losses=(0, 1, 1, 1), savings=(1, 10, 10, 10)), 39.9)
     assert not outcome.met
 
 
