@@ -258,6 +258,16 @@ def test_mixes_are_timed_in_turn_with_float32_and_int8(bundle_path, data_set, tm
     assert seen == {"names": ["exact", "whole", "mixed"], "rounds": 7}
 
 
+def test_a_mix_that_is_off_in_what_is_verified_is_written_with_a_warning(
+    checkpoint_path, data_set, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 99.0 + with_ap))
+    monkeypatch.setattr(tune, "INT8", replace(tune.INT8, output=1e-9))
+    assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "5") == 0
+    assert "warning: on the calibration pictures the best mix differs" in capfd.readouterr().err
+    assert not read_manifest(tmp_path / "out").verification.passed
+
+
 # What is refused.
 
 
@@ -285,6 +295,23 @@ def test_annotations_that_cannot_be_read_end_it_before_the_work(checkpoint_path,
     command = ["tune", str(checkpoint_path), "--annotations", str(tmp_path / "none.json")]
     assert main([*command, "--images", str(data_set / "images"), "--output", str(tmp_path / "out")]) == 1
     assert "none.json" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_folder_that_cannot_be_written_ends_it_before_the_work(checkpoint_path, data_set, tmp_path, capfd):
+    (tmp_path / "file").write_text("mine")
+    assert run(checkpoint_path, data_set, tmp_path / "file" / "out") == 1
+    assert "cannot make the folder" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_data_set_without_objects_ends_it_before_the_work(checkpoint_path, data_set, tmp_path, capfd):
+    content = json.loads((data_set / "annotations.json").read_text()) | {"annotations": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data_set / "images")
+    assert run(checkpoint_path, tmp_path, tmp_path / "out") == 1
+    assert "there is no object to find" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("drop", ["-0.1", "101", "nan", "much"])
