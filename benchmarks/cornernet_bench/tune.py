@@ -250,7 +250,7 @@ def _write_bundle(request: TuneRequest, bench: Workbench, outcome: Outcome, floa
         if not verification.passed:
             warnings.warn(
                 "on the calibration pictures the best mix differs from float32 by more than INT8 usually does, though "
-                f"its AP is {outcome.best.ap:.2f}: look at \"verification\" in {MANIFEST_NAME}, or calibrate on more "
+                f'its AP is {outcome.best.ap:.2f}: look at "verification" in {MANIFEST_NAME}, or calibrate on more '
                 "pictures like those in use",
                 CornerNetWarning,
                 stacklevel=2,

@@ -77,6 +77,18 @@ def test_a_group_that_int8_makes_slower_stays_in_float():
     assert outcome.reasons["stem"].endswith("with it in float the network is 1.10 times as fast")
 
 
+def test_a_group_that_was_slow_in_int8_only_once_goes_to_int8():
+    class SlowOnce(Costs):
+        def __call__(self, float_groups, with_ap):
+            mix = super().__call__(float_groups, with_ap)
+            first = [groups for groups, _ in self.asked].count(float_groups) == 1
+            return replace(mix, times_int8=1.13) if float_groups == ("stem",) and first else mix
+
+    exact = costs()
+    outcome = search(GROUPS, SlowOnce(exact.losses, exact.savings), 39.5)
+    assert outcome.best.float_groups == ()
+
+
 def test_several_groups_are_left_in_float_until_ap_suffices():
     outcome = search(GROUPS, costs(losses=(0.4, 0.5, 0.6, 0.1)), 39.8)
     assert outcome.met
