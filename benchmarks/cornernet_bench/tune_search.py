@@ -50,9 +50,9 @@ def search(groups: Sequence[str], measure: Callable[[tuple[str, ...], bool], Mix
     """Find the fastest mix whose AP is no less than ``least_ap``.
 
     Every group is timed in float32 alone; those that INT8 makes slower, in two timings, stay there. If AP does not
-    suffice then, the AP that each group gains alone is measured, and groups are left in float32 until AP suffices, those
-    first that give most AP for their time. At the end each of them is tried in INT8 once more, since their losses do
-    not add up.
+    suffice then, the AP that each group gains alone is measured, and groups are left in float32 until AP suffices,
+    those first that give most AP for their time. At the end each of them is tried in INT8 once more, since their losses
+    do not add up.
 
     Args:
         groups: Names.
