@@ -71,7 +71,7 @@ class Machine:
         load_average: Processes that ran or waited in the minute before the measurement, this one's start included.
         gpu: The first GPU, right after the measurement.
         versions: Of Python, this project and the libraries that are installed, by name.
-        threads: That each library in use may take; 0 is not known.
+        threads: That each library in use may take; 0 is its own choice.
     """
 
     cpu: str

@@ -59,7 +59,7 @@ def _head(report: LatencyReport) -> list[str]:
         views.append(f"scales {', '.join(f'{scale:g}' for scale in model.scales)}")
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
     clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
-    threads = ", ".join(f"{name} {count or 'unknown'}" for name, count in machine.threads.items())
+    threads = ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
     lines = [
         f"{model.path}: {model.name} in {model.backend}, {model.precision}, input {inputs}, {', '.join(views)}",
