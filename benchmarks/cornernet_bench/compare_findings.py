@@ -68,9 +68,11 @@ def explain(
         differences.add(frame, first.detector.corner_maps(frame)[0], other.detector)
     cause, text = differences.cause()
     found = replace(found, maps=differences.check(), cause=cause, findings=(*found.findings, *([text] if text else ())))
-    if text is None:
+    lost = found.ap is not None and _lost(found.ap)
+    # Within the tolerance of eight bits a head can be wrong enough to lose AP.
+    if text is None and (_equal(found) or not lost):
         return _after_network(first, other, found)
-    if found.ap is None or not _lost(found.ap):
+    if not lost:
         return found
     report = analyse(
         other.detector, request.annotations, request.images, first.detector, most=ORACLE_PICTURES, track=track
@@ -79,9 +81,14 @@ def explain(
         raise KeyboardInterrupt
     finding = report.comparison.finding
     said = f"the oracle, one view of {report.pictures} pictures: {finding.text}"
-    if cause is None and finding.cause in WIRINGS:  # a head that AP is lost in need not be where the fault is
+    # Where maps differ clearly, a head that AP is lost in need not be where the fault is.
+    if cause is None and (text is None or finding.cause in WIRINGS):
         cause = finding.cause
     return replace(found, cause=cause, findings=(*found.findings, said))
+
+
+def _equal(found: Against) -> bool:
+    return found.maps is not None and max(found.maps.errors.values()) <= FP32.output
 
 
 def _lost(difference: Difference) -> bool:
@@ -94,8 +101,7 @@ def _after_network(first: Entrant, other: Entrant, found: Against) -> Against:
     Maps that are equal but for float16 or eight bits may well give other detections.
     """
     same_views = (first.detector.flip, first.detector.scales) == (other.detector.flip, other.detector.scales)
-    equal = found.maps is not None and max(found.maps.errors.values()) <= FP32.output
-    if not same_views or not equal or found.agreement is None or found.agreement.percent >= ALIKE:
+    if not same_views or not _equal(found) or found.agreement is None or found.agreement.percent >= ALIKE:
         return found
     text = "the six maps agree and the detections do not: the difference is in decode or soft-NMS"
     return replace(found, cause=AFTER_NETWORK, findings=(*found.findings, text))
