@@ -10,6 +10,7 @@ from cornernet_bench.coco import category_ids_of, read_coco
 from cornernet_bench.latency_doubts import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.bundle import MANIFEST_NAME
+from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, FrameError, OutputError
 from cornernet_runtime.files import make_folder
 from cornernet_runtime.machine import core_count
@@ -77,8 +78,8 @@ def check_data(request: TuneRequest) -> None:
         raise FrameError(f"{request.annotations}: there is no object of {', '.join(names)}, which the checkpoint finds")
     if len(data.paths) < FEWEST_PICTURES:
         warnings.warn(
-            f"AP of {len(data.paths)} pictures only: of fewer than {FEWEST_PICTURES} a loss of {request.max_ap_drop:g} "
-            "points is within the noise; give --annotations of some hundred",
+            f"AP of {count_of(len(data.paths), 'picture')} only: with fewer than {FEWEST_PICTURES} the budget of "
+            f"{request.max_ap_drop:g} points may be within its noise; give --annotations of some hundred",
             CornerNetWarning,
             stacklevel=2,
         )
