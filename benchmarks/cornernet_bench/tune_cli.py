@@ -94,9 +94,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _print(console: Console, tuned: Tuned) -> None:
     """Print what stays in float and why."""
     best, reasons = tuned.outcome.best, tuned.outcome.reasons
-    ap = tuned.fp32_ap if best.ap is None else best.ap  # the best one's is known
+    if best.ap is None:
+        raise AssertionError("the best mix was chosen without its AP")
     console.print(
-        f"\nbest: AP {ap:.2f} (fp32 {tuned.fp32_ap:.2f}: {ap - tuned.fp32_ap:+.2f}), "
+        f"\nbest: AP {best.ap:.2f} (fp32 {tuned.fp32_ap:.2f}: {best.ap - tuned.fp32_ap:+.2f}), "
         f"{best.times_fp32} times fp32, spread {best.times_fp32.spread_percent:.0f} %; in int8 but for the last "
         "convolutions, since eight bits would blur embeddings and peaks",
         soft_wrap=True,
