@@ -136,7 +136,7 @@ def _measure_batches(
             baseline = measurement(samples[BASELINE], batch, clock) if samples.get(BASELINE) else None
             ratios = {} if baseline is None else ratios_of(model, baseline)
             largest = min(batch * views, detector.backend.max_batch)
-            results.append(BatchResult(batch, largest, model, baseline, ratios))
+            results.append(BatchResult(batch, largest, model, baseline, ratios, len(samples[MODEL])))
         if partial:
             return results, True
     return results, False

@@ -66,7 +66,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument("--images", type=Path, metavar="DIR", help="measure on pictures of a folder (default: drawn)")
     frames.add_argument(
-        "--frame", type=parse_size, default=(480, 640), metavar="HxW", help="size of drawn frames (default 480x640)"
+        "--frame", type=_frame_size, default=(480, 640), metavar="HxW", help="size of drawn frames (default 480x640)"
     )
     parser.add_argument("--baseline", action="store_true", help="let the published pipeline take turns with the model")
     parser.add_argument(
@@ -145,6 +145,13 @@ def count_text(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000000, got {text!r}")
     return int(text)
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    height, width = parse_size(text)
+    if not height or not width:
+        raise argparse.ArgumentTypeError(f"expected a height and width of at least 1, such as 480x640, got {text!r}")
+    return height, width
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cornernet_bench.latency_report import MOST_SPREAD
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from cornernet_bench.latency_report import BatchResult, Measurement
 
 SPREAD_PERCENT = 20.0  # from the tenth to the ninetieth percentile, of the median
+BY_CPU_TIME = "on a machine that others use too, --threads 1 --cpu-time tells which is faster"
 LOAD_SHARE = 0.5  # of the cores, busy before the measurement begins
 HOST_SHARE = 0.2  # of a call, spent where the GPU waits
 _HELD_BY_GPU = ("network", "upload", "download")  # by the host's clock
@@ -28,17 +31,28 @@ def doubts(
         on_gpu: Whether the network ran on a GPU.
     """
     lines = [line for result in results for line in _of_result(result, on_gpu=on_gpu)]
-    if machine.load_average > LOAD_SHARE * machine.cores:
-        lines.append(
-            f"{machine.load_average:.1f} processes ran in the minute before, on {machine.cores} cores: end what else "
-            "runs and measure again"
-        )
+    by_clock = not on_gpu and any(result.model.clock == "host" for result in results)
+    lines += load_doubts(machine.load_average, machine.cores, BY_CPU_TIME if by_clock else "")
     if baseline_weights is not None and baseline_weights.startswith("random"):
         lines.append(
             f"the baseline has {baseline_weights}: its network takes as long, but what follows gets other maps; name "
             "the checkpoint with --baseline-checkpoint FILE"
         )
     return tuple(lines)
+
+
+def load_doubts(load_average: float, cores: int, advice: str = "") -> list[str]:
+    """Return a line if the machine was busy before a measurement, else none.
+
+    Args:
+        load_average: Processes that ran or waited in the minute before.
+        cores: That this process may use.
+        advice: What else helps than to end them; may be empty.
+    """
+    if load_average <= LOAD_SHARE * cores:
+        return []
+    line = f"{load_average:.1f} processes ran in the minute before, on {cores} cores: end what else runs"
+    return [f"{line} and measure again{advice and f'; {advice}'}"]
 
 
 def host_share(measured: Measurement) -> float:
@@ -50,12 +64,18 @@ def host_share(measured: Measurement) -> float:
 
 
 def _of_result(result: BatchResult, *, on_gpu: bool) -> Iterator[str]:
-    for name, one in (("the model", result.model), ("the baseline", result.baseline)):
-        if one is not None and one.end_to_end.spread_percent > SPREAD_PERCENT:
+    contestants = {"the model": result.model} | ({} if result.baseline is None else {"the baseline": result.baseline})
+    advice = f"; {BY_CPU_TIME}" if not on_gpu and result.model.clock == "host" else ""
+    for name, one in contestants.items():
+        if one.end_to_end.spread_percent > SPREAD_PERCENT:
             yield (
                 f"batch {result.batch}: times of {name} spread by {one.end_to_end.spread_percent:.0f} % of their "
-                "median: something else uses the machine, or its clocks change; the median may be off by part of that"
+                "median: something else uses the machine, or its clocks change; the median may be off by part of "
+                f"that{advice}"
             )
+    spread = max(one.end_to_end.spread_percent for one in contestants.values())
+    if result.baseline is not None and spread > MOST_SPREAD:
+        yield f"batch {result.batch}: times spread too far to tell how many times as fast the model is"
     if on_gpu and (share := host_share(result.model)) > HOST_SHARE:
         yield (
             f"batch {result.batch}: the GPU waits for the host in {share:.0%} of a call: a faster network would not "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.spec import Size
 
 Clock = Literal["host", "process", "gpu_events"]
+MOST_SPREAD = 50.0  # percent; medians of times that spread further say nothing about which of two is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class BatchResult:
         network_batch: Largest number of images that a run of the network had.
         model: The model.
         baseline: The published pipeline, in turns with it.
-        ratios: Median of the baseline through median of the model, by stage and end to end: above 1 is faster.
+        ratios: As ``ratios_of`` returns them; empty without a baseline.
+        calls: Timed calls of the model that were made: fewer than asked for after an interrupt.
     """
 
     batch: int
@@ -97,6 +99,7 @@ class BatchResult:
     model: Measurement
     baseline: Measurement | None
     ratios: dict[str, float]
+    calls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +189,21 @@ def measurement(samples: Sequence[Mapping[str, float]], batch: int, clock: Clock
 
 
 def ratios_of(model: Measurement, baseline: Measurement) -> dict[str, float]:
-    """Return how many times as long as the model the baseline takes, by medians, of each stage that both have."""
-    ratios = {
-        name: baseline.stages[name].p50_ms / own.p50_ms
+    """Return how many times as long as the model the baseline takes, by medians: above 1 the model is faster.
+
+    Of each stage that both have, and end to end; but of none whose times spread by more than ``MOST_SPREAD`` in one of
+    the two, and of nothing at all if those end to end do.
+    """
+    pairs = {
+        name: (baseline.stages[name], own)
         for name, own in model.stages.items()
         if name in baseline.stages and name != "other" and own.p50_ms > 0
     }
-    return {**ratios, END_TO_END: baseline.end_to_end.p50_ms / model.end_to_end.p50_ms}
+    pairs[END_TO_END] = (baseline.end_to_end, model.end_to_end)
+    if not _comparable(*pairs[END_TO_END]):
+        return {}
+    return {name: base.p50_ms / own.p50_ms for name, (base, own) in pairs.items() if _comparable(base, own)}
+
+
+def _comparable(*both: Summary) -> bool:
+    return max(one.spread_percent for one in both) <= MOST_SPREAD

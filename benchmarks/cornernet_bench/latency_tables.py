@@ -46,7 +46,7 @@ def blocks(report: LatencyReport) -> Iterator[Block]:
         yield Line(
             f"{workers.count} workers, {count_of(workers.batch, 'frame')} a call each: "
             f"{workers.throughput_fps:.2f} frames/s together; a call takes {ms_text(calls.p50_ms)} ms (p50), "
-            f"{ms_text(calls.p95_ms)} (p95)",
+            f"{ms_text(calls.p95_ms)} (p95), by the host's clock",
             "heading",
         )
     yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
@@ -62,9 +62,12 @@ def _head(report: LatencyReport) -> list[str]:
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
     clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
+    calls = f"{report.iterations} calls"
+    if report.partial:
+        calls = f"{', '.join(str(result.calls) for result in report.results)} of {calls}"
     lines = [
         f"{model.path}: {model.name} in {model.backend}, {model.precision}, input {inputs}, {', '.join(views)}",
-        f"frames {frames}, {report.frames}; {report.iterations} calls after {report.warm_up} to warm up",
+        f"frames {frames}, {report.frames}; {calls} after {report.warm_up} to warm up",
         f"{machine.cpu}, {count_of(machine.cores, 'core')}{clock}; threads: {thread_text(machine)}; {versions}",
     ]
     if machine.gpu is not None and model.device_memory_mib is not None:
@@ -115,12 +118,13 @@ def _cells(summary: Summary) -> list[str]:
 def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str, float]) -> Table:
     """Return the two side by side: medians, and the share that each stage has of the whole."""
     table = Table("stage", box=box.SIMPLE_HEAD)
-    for heading in ("published ms", "share", "here ms", "share", "times as fast"):
+    headings = ("published ms", "share", "here ms", "share", *(("times as fast",) if ratios else ()))
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for name in dict.fromkeys((*baseline.stages, *model.stages, END_TO_END)):
-        ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+        ratio = [f"{ratios[name]:.2f}" if name in ratios else ""] if ratios else []
         style = "bold" if name == END_TO_END else None
-        table.add_row(stage_name(name), *_with_share(baseline, name), *_with_share(model, name), ratio, style=style)
+        table.add_row(stage_name(name), *_with_share(baseline, name), *_with_share(model, name), *ratio, style=style)
     return table
 
 

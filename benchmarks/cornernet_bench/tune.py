@@ -6,26 +6,35 @@ import functools
 import json
 import shutil
 import tempfile
+import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import onnx
 
 from cornernet_bench.accuracy import evaluate
-from cornernet_bench.coco import read_coco
+from cornernet_bench.latency_machine import load_average
 from cornernet_bench.timing import environment, interleave
-from cornernet_bench.tune_search import Mix, Outcome, search
+from cornernet_bench.tune_checks import (
+    REPORT_NAME,
+    check_data,
+    check_output,
+    check_timing,
+    check_writable,
+    doubts,
+)
+from cornernet_bench.tune_search import UNITY, Mix, Outcome, ratio_of, search
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
 from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.int8_groups import node_groups
 from cornernet_export.verify import INT8, input_of, read_some, sample_picture, verify
+from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import CornerNetWarning, FrameError, OutputError, VerificationError
+from cornernet_runtime.errors import CornerNetWarning, VerificationError
 from cornernet_runtime.files import make_folder, new_folder, sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.spec import Size
 
-REPORT_NAME = "tune.json"
 TARGET: Final = "cpu"  # time is measured here
 
 
@@ -49,7 +57,9 @@ class TuneRequest:
         calibration: Files or folders of pictures to calibrate on; none takes ``images``.
         max_ap_drop: AP that may be lost against float32, points of 100.
         size: Height and width of the input, pixels; None takes the checkpoint's.
-        rounds: How often each mix is timed in turn with float32.
+        rounds: How often each mix is timed in turn with float32, at least 10.
+        threads: Of the network; 0 takes one for each core that this process may use.
+        cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
         force: Whether an existing bundle is replaced, and the best mix written if none is within the budget.
     """
 
@@ -61,7 +71,22 @@ class TuneRequest:
     max_ap_drop: float = 0.5
     size: Size | None = None
     rounds: int = 30
+    threads: int = 0
+    cpu_time: bool = False
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a tuning came to.
+
+    Attributes:
+        outcome: What the search found.
+        fp32_ap: AP of the float32 network, points of 100.
+    """
+
+    outcome: Outcome
+    fp32_ap: float
 
 
 def _say_nothing(_: object) -> None:
@@ -72,7 +97,7 @@ def tune(
     request: TuneRequest,
     on_stage: Callable[[str], None] = _say_nothing,
     on_measured: Callable[[Mix], None] = _say_nothing,
-) -> Outcome:
+) -> Tuned:
     """Search, and write the best mix as a bundle.
 
     Every measurement goes to ``tune.json`` at once, marked as partial until the search is over, so that an interrupt
@@ -84,28 +109,34 @@ def tune(
         on_measured: Told each mix that was measured.
 
     Raises:
-        FrameError: Annotations or pictures cannot be read, or there is no object to find.
+        CornerNetError: CPU time is asked for with several threads, or too few rounds.
+        FrameError: Annotations or pictures cannot be read, do not fit the checkpoint, or there is no object to find.
         CheckpointError: The checkpoint cannot be used.
         SizeError: The size is off the network's modulus.
         OutputError: The folder exists and is no unfinished tuning, or it cannot be written.
         VerificationError: The float32 export is off, or no mix is within the budget and faster than float32.
     """
     # What is wrong with any of them is said before the work begins.
-    _check_output(request)
-    rows = read_coco(request.annotations, request.images).truth.dataset["annotations"]
-    if all(row["iscrowd"] for row in rows):
-        raise FrameError(f"{request.annotations}: there is no object to find, and so no AP to keep; annotate some")
+    check_timing(request)
+    check_output(request)
+    load = load_average()
+    check_data(request)
     paths = calibration_pictures(request.calibration or (str(request.images),))
-    _check_writable(request.output)
+    check_writable(request.output)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sizes = () if request.size is None else (request.size,)
         export_bundle(ExportRequest(request.checkpoint, folder / "float32", sizes), on_stage)
-        exact = stack.enter_context(Detector.open(folder / "float32"))
+        exact = stack.enter_context(_opened(folder / "float32", request))
         model = onnx.load(folder / "float32" / ONNX_NAME)
         bench = Workbench(request, model, exact, folder / ONNX_NAME, on_stage)
         on_stage("measuring float32")
         bench.reference_ap = bench.ap_of(exact)
+        if not bench.reference_ap > 0:
+            raise VerificationError(
+                f"{request.checkpoint}: its AP on {request.annotations} is 0 in fp32 already, and none can be lost: "
+                "name annotations of what it was trained for"
+            )
         bench.ranges = calibrate(model, TARGET, exact, paths, on_stage)
         report = _Report(request, bench.reference_ap, len(paths))
 
@@ -116,16 +147,19 @@ def tune(
             return mix
 
         outcome = search(tuple(bench.groups), measure, bench.reference_ap - request.max_ap_drop)
-        report.finish(outcome)
+        lines = doubts(load, outcome.best, request)
+        report.finish(outcome, lines)
+        for line in lines:
+            warnings.warn(line, CornerNetWarning, stacklevel=2)
         if not outcome.met and not request.force:
             raise VerificationError(
                 f"no mix is faster than fp32 and within {request.max_ap_drop:g} AP of its {bench.reference_ap:.2f}; "
-                f"the best found has {outcome.best.ap:.2f} at {outcome.best.times_fp32:.2f} times the speed: "
+                f"the best found has {outcome.best.ap:.2f} at {outcome.best.times_fp32} times the speed: "
                 "allow more with --max-ap-drop, or add --force to write it"
             )
         on_stage("verifying the best mix against float32")
         _write_bundle(request, bench, outcome, folder / "float32")
-    return outcome
+    return Tuned(outcome, bench.reference_ap)
 
 
 class Workbench:
@@ -172,14 +206,19 @@ class Workbench:
         if float_groups and not self._whole.exists():
             self.write((), self._whole)
         image = input_of(self.exact, sample_picture())
-        with Detector.open(self._path) as mixed, Detector.open(self._whole if float_groups else self._path) as whole:
+        other = self._whole if float_groups else self._path
+        with _opened(self._path, self._request) as mixed, _opened(other, self._request) as whole:
             ap = self.ap_of(mixed) if with_ap else None
             detectors = {"exact": self.exact, "whole": whole, "mixed": mixed}
             runs = {name: functools.partial(detector.backend, image) for name, detector in detectors.items()}
-            times = interleave(runs, self._request.rounds)
-        # Of each round's ratio, so that what slows a round down slows down all of it.
-        by_fp32, by_int8 = (float(np.median(times[name] / times["mixed"])) for name in ("exact", "whole"))
-        return Mix(float_groups, by_fp32, by_int8 if float_groups else 1.0, ap)
+            now = time.process_time if self._request.cpu_time else time.perf_counter
+            times = interleave(runs, self._request.rounds, now=now)
+        by_fp32, by_int8 = (ratio_of(times[name], times["mixed"]) for name in ("exact", "whole"))
+        return Mix(float_groups, by_fp32, by_int8 if float_groups else UNITY, ap)
+
+
+def _opened(path: Path, request: TuneRequest) -> Detector:
+    return Detector.open(path, threads=request.threads or None)
 
 
 class _Report:
@@ -194,6 +233,8 @@ class _Report:
             "annotations": str(request.annotations),
             "calibration_pictures": calibration,
             "rounds": request.rounds,
+            "threads": request.threads or default_threads(),
+            "clock": "process" if request.cpu_time else "host",
             "max_ap_drop": request.max_ap_drop,
             "fp32_ap": reference_ap,
             "measured": [],
@@ -203,37 +244,13 @@ class _Report:
         self._content["measured"].append(asdict(mix))
         self._write()
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome, doubtful: tuple[str, ...]) -> None:
         best = {**asdict(outcome.best), "within_budget": outcome.met, "reasons": outcome.reasons}
-        self._content |= {"complete": True, "best": best}
+        self._content |= {"complete": True, "best": best, "warnings": doubtful}
         self._write()
 
     def _write(self) -> None:
-        write_atomically(self._path, json.dumps(self._content, indent=2) + "\n")
-
-
-def _check_output(request: TuneRequest) -> None:
-    """Raise OutputError unless the folder is new, empty, an unfinished tuning, or a bundle that may be replaced."""
-    output = request.output
-    try:
-        found = {path.name for path in output.iterdir()} if output.exists() else set()
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    if MANIFEST_NAME in found and not request.force:
-        raise OutputError(f"{output} is a bundle: choose another folder, or add --force to replace it")
-    if found - {REPORT_NAME} and MANIFEST_NAME not in found:
-        raise OutputError(f"{output} holds other files: choose another folder")
-    if output.resolve() in request.checkpoint.resolve().parents:
-        raise OutputError(f"{output} holds the checkpoint itself: choose another folder")
-
-
-def _check_writable(output: Path) -> None:
-    """Make the folder; raise OutputError unless files and folders can be made in it and beside it."""
-    try:
-        for folder in (make_folder(output), output.absolute().parent):
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        write_atomically(self._path, json.dumps(self._content, indent=2, allow_nan=False) + "\n")
 
 
 def _write_bundle(request: TuneRequest, bench: Workbench, outcome: Outcome, float32: Path) -> None:

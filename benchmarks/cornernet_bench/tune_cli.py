@@ -11,13 +11,15 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from cornernet_bench.latency_cli import count_text
 from cornernet_runtime.cli.common import console_for_people, parse_size
 from cornernet_runtime.errors import VerificationError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cornernet_bench.tune_search import Mix, Outcome
+    from cornernet_bench.tune import Tuned
+    from cornernet_bench.tune_search import Mix
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -32,7 +34,17 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     )
     parser.add_argument("--calibration", metavar="DIR", help="pictures to calibrate on (default: those of --images)")
     parser.add_argument("--size", type=parse_size, metavar="HxW", help="input size (default: the checkpoint's)")
-    parser.add_argument("--rounds", type=_count, default=30, metavar="N", help="timed runs of each mix (default 30)")
+    parser.add_argument(
+        "--rounds", type=_rounds, default=30, metavar="N", help="timed runs of each mix, 10 or more (default 30)"
+    )
+    parser.add_argument(
+        "--threads", type=count_text, default=0, metavar="N", help="of the network (default: the cores)"
+    )
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure the CPU time of the process, on a machine that others use too; needs --threads 1",
+    )
     parser.add_argument(
         "--force", action="store_true", help="replace a bundle, and write the best mix found whatever it loses"
     )
@@ -40,7 +52,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.tune import REPORT_NAME, TuneRequest, tune  # noqa: PLC0415 - imports torch
+    from cornernet_bench.tune import TuneRequest, tune  # noqa: PLC0415 - imports torch
+    from cornernet_bench.tune_checks import REPORT_NAME  # noqa: PLC0415 - as above
 
     console = console_for_people()
     request = TuneRequest(
@@ -52,6 +65,8 @@ def _run(arguments: argparse.Namespace) -> int:
         max_ap_drop=arguments.max_ap_drop,
         size=arguments.size,
         rounds=arguments.rounds,
+        threads=arguments.threads,
+        cpu_time=arguments.cpu_time,
         force=arguments.force,
     )
     measured: list[Mix] = []
@@ -60,34 +75,37 @@ def _run(arguments: argparse.Namespace) -> int:
         measured.append(mix)
         names = ", ".join(mix.float_groups) or "nothing"
         ap = "" if mix.ap is None else f", AP {mix.ap:.2f}"
-        console.print(f"{mix.times_fp32:.2f} times fp32{ap}: {names} in float", soft_wrap=True, markup=False)
+        console.print(f"{mix.times_fp32} times fp32{ap}: {names} in float", soft_wrap=True, markup=False)
 
     try:
         with console.status("starting") as status:
-            outcome = tune(request, status.update, on_measured)
+            tuned = tune(request, status.update, on_measured)
     except (KeyboardInterrupt, VerificationError):
         if measured:
             console.print(f"what was measured: {arguments.output / REPORT_NAME}", soft_wrap=True, markup=False)
         raise
-    _print(console, outcome)
+    _print(console, tuned)
     console.print(f"wrote {arguments.output}", soft_wrap=True, markup=False)
-    if not outcome.met:
+    if not tuned.outcome.met:
         console.print("written because of --force: it is not within the budget, or no faster than fp32", style="yellow")
     return 0
 
 
-def _print(console: Console, outcome: Outcome) -> None:
+def _print(console: Console, tuned: Tuned) -> None:
     """Print what stays in float and why."""
-    best = outcome.best
+    best, reasons = tuned.outcome.best, tuned.outcome.reasons
+    if best.ap is None:
+        raise AssertionError("the best mix was chosen without its AP")
     console.print(
-        f"\nbest: AP {best.ap:.2f}, {best.times_fp32:.2f} times fp32; in int8 but for the last convolutions, since "
-        "eight bits would blur embeddings and peaks",
+        f"\nbest: AP {best.ap:.2f} (fp32 {tuned.fp32_ap:.2f}: {best.ap - tuned.fp32_ap:+.2f}), "
+        f"{best.times_fp32} times fp32, spread {best.times_fp32.spread_percent:.0f} %; in int8 but for the last "
+        "convolutions, since eight bits would blur embeddings and peaks",
         soft_wrap=True,
     )
     if best.float_groups:
         table = Table("also in float", "why", box=box.SIMPLE_HEAD)
         for group in best.float_groups:
-            table.add_row(escape(group), escape(outcome.reasons[group]))
+            table.add_row(escape(group), escape(reasons[group]))
         console.print(table)
 
 
@@ -101,7 +119,7 @@ def _points(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"expected 1 to 10000, got {text!r}")
+def _rounds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 10 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"expected 10 to 10000: fewer do not tell a gain from noise, got {text!r}")
     return int(text)

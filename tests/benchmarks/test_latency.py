@@ -16,6 +16,7 @@ from interrupts import interrupting
 from json_schema import latency_schema, problems
 
 from cornernet_bench import latency as latency_module
+from cornernet_bench import latency_doubts, latency_report
 from cornernet_bench.baseline_weights import published_weights
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
@@ -132,7 +133,8 @@ def test_batches_come_in_the_order_asked_for_with_what_the_network_took(reports)
 
 def test_ratios_are_those_of_the_medians(reports):
     for result in reports["baseline"]["results"]:
-        assert set(result["ratios"]) == {"preprocess", "network", "decode", "soft_nms", "end_to_end"}
+        # A busy machine leaves some of them out.
+        assert set(result["ratios"]) <= {"preprocess", "network", "decode", "soft_nms", "end_to_end"}
         for name, ratio in result["ratios"].items():
             both = [
                 result[who]["end_to_end"] if name == "end_to_end" else result[who]["stages"][name]
@@ -140,6 +142,7 @@ def test_ratios_are_those_of_the_medians(reports):
             ]
             assert ratio == pytest.approx(both[0]["p50_ms"] / both[1]["p50_ms"])
     assert reports["plain"]["results"][0]["ratios"] == {}
+    assert reports["plain"]["results"][0]["calls"] == 3
 
 
 def test_workers_are_measured_after_the_batches(reports):
@@ -154,6 +157,7 @@ def test_workers_are_measured_after_the_batches(reports):
 
 def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(latency_report, "MOST_SPREAD", 1e9)  # however busy the machine is
     assert latency(checkpoint_path, "--baseline", "--workers", 2) == 0
     said = capfd.readouterr()
     assert said.out == ""
@@ -165,8 +169,19 @@ def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd,
     for name in ("preprocess", "network", "decode", "soft-NMS", "other", "end"):
         assert firsts.count(name) == 2, name
     assert firsts.count("upload") == firsts.count("download") == 1  # of the baseline only
-    assert any(line.startswith("2 workers, 1 frame a call each: ") for line in lines)
+    (workers,) = (line for line in lines if line.startswith("2 workers, 1 frame a call each: "))
+    assert workers.endswith("(p95), by the host's clock")
     assert "in no figure: reading and decoding of image files" in said.err
+
+
+def test_no_times_as_fast_are_printed_where_times_spread_too_far(checkpoint_path, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for module in (latency_report, latency_doubts):
+        monkeypatch.setattr(module, "MOST_SPREAD", -1.0)
+    assert latency(checkpoint_path, "--baseline") == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert "stage published ms share here ms share ──" in said
+    assert "times spread too far to tell how many times as fast the model is" in said
 
 
 def test_pictures_of_a_folder_are_measured_on(bundle_path, tmp_path):
@@ -189,9 +204,11 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path,
     report = json.loads((tmp_path / "a.json").read_text())
     assert list(problems(report, SCHEMA)) == []
     assert report["partial"] is True
-    assert [(result["batch"], result["model"]["end_to_end"]["count"]) for result in report["results"]] == [(1, 1)]
+    assert [(result["batch"], result["calls"]) for result in report["results"]] == [(1, 1)]
     assert report["workers"] is None
-    assert "interrupted: these are partial results" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "drawn; 1 of 3 calls after 1 to warm up" in said
+    assert "interrupted: these are partial results" in said
 
 
 def test_an_interrupt_in_a_later_warm_up_keeps_the_batches_before(bundle_path, monkeypatch):
@@ -330,6 +347,7 @@ def test_the_baseline_sees_what_the_model_sees(tmp_path):
         ["m", "--workers", "-1"],
         ["m", "--size", "511"],
         ["m", "--frame", "9x9", "--images", "d"],
+        ["m", "--frame", "0x9"],
     ],
 )
 def test_wrong_usage_is_status_2(arguments):

@@ -36,7 +36,7 @@ def calm_machine(load=0.1, cores=2):
 
 
 def result_of(model, baseline=None, batch=1, network_batch=1):
-    return BatchResult(batch, network_batch, model, baseline, {})
+    return BatchResult(batch, network_batch, model, baseline, {}, model.end_to_end.count)
 
 
 # Frames.
@@ -134,9 +134,17 @@ def test_a_measurement_is_its_columns():
 
 
 def test_ratios_are_of_medians_and_of_stages_that_both_have():
-    model = measurement(samples(network=[10, 10, 90], other=[1, 1, 1], end_to_end=[20, 20, 99]), 1)
-    baseline = measurement(samples(upload=[1, 1, 1], network=[30, 30, 30], other=[9, 9, 9], end_to_end=[50, 80, 90]), 1)
+    model = measurement(samples(network=[10, 10, 11], other=[1, 1, 1], end_to_end=[20, 20, 22]), 1)
+    baseline = measurement(samples(upload=[1, 1, 1], network=[30, 30, 30], other=[9, 9, 9], end_to_end=[79, 80, 90]), 1)
     assert ratios_of(model, baseline) == {"network": 3, "end_to_end": 4}
+
+
+def test_times_that_spread_too_far_have_no_ratio_and_the_whole_s_take_all_with_them():
+    steady = measurement(samples(network=[10, 10, 10], decode=[2, 2, 2], end_to_end=[20, 20, 20]), 1)
+    one = measurement(samples(network=[10, 10, 10], decode=[1, 2, 9], end_to_end=[20, 20, 22]), 1)
+    assert set(ratios_of(one, steady)) == {"network", "end_to_end"}
+    whole = measurement(samples(network=[10, 10, 10], decode=[2, 2, 2], end_to_end=[20, 20, 90]), 1)
+    assert ratios_of(whole, steady) == ratios_of(steady, whole) == {}
 
 
 def test_workers_count_from_the_first_beginning_to_the_last_end():
@@ -246,6 +254,18 @@ def test_a_large_spread_is_told_of_either_contestant():
     assert line.startswith("batch 1: times of the model spread by 30 % of their median: ")
     (line,) = doubts([result_of(STEADY, LOOSE, batch=4, network_batch=4)], calm_machine(), None, on_gpu=False)
     assert line.startswith("batch 4: times of the baseline spread by 30 %")
+
+
+def test_cpu_time_is_named_where_the_clock_of_the_host_is_of_no_use():
+    wild = measurement(samples(network=[9.0] * 20, end_to_end=[10.0] * 14 + [90.0] * 6), 1)
+    spread, load = doubts([result_of(wild)], calm_machine(load=1.2), None, on_gpu=False)
+    assert "--threads 1 --cpu-time" in spread
+    assert "--threads 1 --cpu-time" in load
+    _, hopeless = doubts([result_of(wild, STEADY)], calm_machine(), None, on_gpu=False)
+    assert hopeless == "batch 1: times spread too far to tell how many times as fast the model is"
+    by_cpu = measurement(samples(network=[9.0] * 20, end_to_end=[10.0] * 14 + [90.0] * 6), 1, "process")
+    said = doubts([result_of(by_cpu)], calm_machine(load=1.2), None, on_gpu=False)
+    assert "--cpu-time" not in " ".join((*said, *doubts([result_of(wild)], calm_machine(load=1.2), None, on_gpu=True)))
 
 
 def test_a_busy_machine_random_weights_and_small_batches_are_told():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +16,20 @@ import pytest
 from cornernet_bench import tune
 from cornernet_bench.accuracy import evaluate
 from cornernet_bench.cli import main
-from cornernet_bench.tune import REPORT_NAME, Workbench
-from cornernet_bench.tune_search import Mix, search
+from cornernet_bench.tune import Workbench
+from cornernet_bench.tune_checks import REPORT_NAME
+from cornernet_bench.tune_search import UNITY, Mix, Ratio, search
 from cornernet_export.int8_export import STAGE
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_train.shapes import make_scene
 
-TIMES = ([10.0, 20, 90], [2.5, 5, 9], [5.0, 10, 300])  # of float32, all in INT8 and the mix
+TIMES = ([10.0, 40, 90], [2.5, 5, 9], [5.0, 10, 300])  # of float32, all in INT8 and the mix
 GROUPS = ("stem", "middle", "pooling", "heat")
+
+
+def exactly(times, noise=0.0):
+    return Ratio(times, times - noise, times + noise, 200 * noise)
 
 
 class Costs:
@@ -39,7 +45,8 @@ class Costs:
         milliseconds = self.fp32_ms - sum(self.savings[group] for group in int8)
         ap = self.fp32_ap - sum(self.losses[group] for group in int8)
         whole = self.fp32_ms - sum(self.savings.values())
-        return Mix(float_groups, self.fp32_ms / milliseconds, whole / milliseconds, ap if with_ap else None)
+        ratios = exactly(self.fp32_ms / milliseconds), exactly(whole / milliseconds)
+        return Mix(float_groups, *ratios, ap if with_ap else None)
 
 
 def costs(losses=(0, 0, 0, 0), savings=(10, 20, 20, 10)):
@@ -52,7 +59,7 @@ def costs(losses=(0, 0, 0, 0), savings=(10, 20, 20, 10)):
 def test_all_stays_in_int8_where_ap_and_time_allow_it():
     measure = costs(losses=(0.1, 0.1, 0.1, 0.1))
     outcome = search(GROUPS, measure, 39.5)
-    assert (outcome.met, outcome.best) == (True, Mix((), 2.5, 1, pytest.approx(39.6)))
+    assert (outcome.met, outcome.best) == (True, Mix((), exactly(2.5), exactly(1.0), pytest.approx(39.6)))
     assert outcome.reasons == {}
     # AP takes minutes, so it is measured of the one mix only.
     assert [groups for groups, with_ap in measure.asked if with_ap] == [()]
@@ -73,8 +80,8 @@ def test_of_two_groups_that_would_do_the_cheaper_stays_in_float():
 def test_a_group_that_int8_makes_slower_stays_in_float():
     outcome = search(GROUPS, costs(savings=(-5, 20, 20, 10)), 39.5)
     assert outcome.best.float_groups == ("stem",)
-    assert outcome.best.times_fp32 == pytest.approx(2)
-    assert outcome.reasons["stem"].endswith("with it in float the network is 1.10 times as fast")
+    assert outcome.best.times_fp32.median == pytest.approx(2)
+    assert outcome.reasons["stem"].endswith("with it in float the network is 1.10 (1.10 to 1.10) times as fast")
 
 
 def test_a_group_that_was_slow_in_int8_only_once_goes_to_int8():
@@ -82,7 +89,7 @@ def test_a_group_that_was_slow_in_int8_only_once_goes_to_int8():
         def __call__(self, float_groups, with_ap):
             mix = super().__call__(float_groups, with_ap)
             first = [groups for groups, _ in self.asked].count(float_groups) == 1
-            return replace(mix, times_int8=1.13) if float_groups == ("stem",) and first else mix
+            return replace(mix, times_int8=exactly(1.13)) if float_groups == ("stem",) and first else mix
 
     exact = costs()
     outcome = search(GROUPS, SlowOnce(exact.losses, exact.savings), 39.5)
@@ -127,7 +134,7 @@ def test_float32_itself_is_not_met_though_noise_makes_it_look_faster(losses, sav
     class Noisy(Costs):
         def __call__(self, float_groups, with_ap):
             mix = super().__call__(float_groups, with_ap)
-            return replace(mix, times_fp32=1.05 * mix.times_fp32)
+            return replace(mix, times_fp32=exactly(1.05 * mix.times_fp32.median))
 
     exact = costs(losses, (saving,) * 4)
     outcome = search(GROUPS, Noisy(exact.losses, exact.savings), 39.9)
@@ -172,7 +179,7 @@ def data_set(bundle_path, tmp_path_factory):
 
 def run(checkpoint, folder, output, *more):
     paths = ["--annotations", str(folder / "annotations.json"), "--images", str(folder / "images")]
-    return main(["tune", str(checkpoint), *paths, "--output", str(output), "--rounds", "2", *more])
+    return main(["tune", str(checkpoint), *paths, "--output", str(output), "--rounds", "10", *more])
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +214,13 @@ def test_the_report_has_every_measurement_and_the_ap_of_the_very_file(tuned, dat
 def test_a_budget_that_cannot_be_met_ends_with_1_and_keeps_the_measurements(
     checkpoint_path, data_set, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 10.0 + with_ap))
+    monkeypatch.setattr(
+        Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 10.0 + with_ap)
+    )
     assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "0.1") == 1
     said = capfd.readouterr().err
     assert "no mix is faster than fp32 and within 0.1 AP" in said
-    assert "the best found has 11.00 at 2.00 times the speed" in said
+    assert "the best found has 11.00 at 2.00 (2.00 to 2.00) times the speed" in said
     assert "--force" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == [REPORT_NAME]
     report = json.loads((tmp_path / "out" / REPORT_NAME).read_text())
@@ -219,10 +228,14 @@ def test_a_budget_that_cannot_be_met_ends_with_1_and_keeps_the_measurements(
 
 
 def test_force_writes_the_best_all_the_same(checkpoint_path, data_set, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 10.0 + with_ap))
+    monkeypatch.setattr(
+        Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 10.0 + with_ap)
+    )
     assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "0.1", "--force") == 0
     said = capfd.readouterr().err
     assert "written because of --force" in said
+    assert "best: AP 11.00 (fp32 " in said
+    assert "2.00 (2.00 to 2.00) times fp32, spread 0 %" in said
     assert "also in float" in said
     assert "with others in int8 as well it costs AP" in said
     assert read_manifest(tmp_path / "out").spec.precision == "int8"
@@ -248,32 +261,40 @@ def test_an_interrupt_keeps_what_was_measured_marked_as_partial(
     assert not report["complete"]
     assert [tuple(mix["float_groups"]) for mix in report["measured"]] == [(), calls[1]]
     # And the folder can be taken again.
-    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 99.0 + with_ap))
+    monkeypatch.setattr(
+        Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 99.0 + with_ap)
+    )
     assert run(checkpoint_path, data_set, output, "--max-ap-drop", "5") == 0
 
 
 def test_mixes_are_timed_in_turn_with_float32_and_int8(bundle_path, data_set, tmp_path, monkeypatch):
     seen = {}
 
-    def watched(contestants, rounds):
-        seen.update(names=list(contestants), rounds=rounds)
+    def watched(contestants, rounds, now):
+        seen.update(names=list(contestants), rounds=rounds, now=now)
         return {name: np.array(values) for name, values in zip(contestants, TIMES, strict=True)}
 
     monkeypatch.setattr(tune, "interleave", watched)
-    request = tune.TuneRequest(Path("x"), data_set / "annotations.json", data_set / "images", tmp_path, rounds=7)
+    request = tune.TuneRequest(
+        Path("x"), data_set / "annotations.json", data_set / "images", tmp_path, rounds=10, threads=1, cpu_time=True
+    )
     monkeypatch.setattr(Workbench, "write", lambda _self, _groups, path: shutil.copy(bundle_path / "model.onnx", path))
     with Detector.open(bundle_path) as exact:
         bench = Workbench(request, onnx.load(bundle_path / "model.onnx"), exact, tmp_path / "model.onnx")
         # The medians of each round's ratios, which the last round's disturbance leaves alone.
-        assert bench.measure(("stem",), with_ap=False) == Mix(("stem",), 2, 0.5)
-        assert bench.measure((), with_ap=False) == Mix((), 2, 1)
-    assert seen == {"names": ["exact", "whole", "mixed"], "rounds": 7}
+        mix = bench.measure(("stem",), with_ap=False)
+        assert (mix.times_fp32.median, mix.times_int8.median) == (2, 0.5)
+        assert (mix.times_fp32.low, mix.times_fp32.high) == (0.3, 4)
+        assert bench.measure((), with_ap=False).times_int8 == UNITY
+    assert seen == {"names": ["exact", "whole", "mixed"], "rounds": 10, "now": time.process_time}
 
 
 def test_a_mix_that_is_off_in_what_is_verified_is_written_with_a_warning(
     checkpoint_path, data_set, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 99.0 + with_ap))
+    monkeypatch.setattr(
+        Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 99.0 + with_ap)
+    )
     monkeypatch.setattr(tune, "INT8", replace(tune.INT8, output=1e-9))
     assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "5") == 0
     assert "warning: on the calibration pictures the best mix differs" in capfd.readouterr().err
@@ -324,6 +345,12 @@ def test_a_data_set_without_objects_ends_it_before_the_work(checkpoint_path, dat
     assert run(checkpoint_path, tmp_path, tmp_path / "out") == 1
     assert "there is no object to find" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_finds_nothing_in_float32_is_refused(checkpoint_path, data_set, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(Workbench, "ap_of", lambda *_: 0.0)
+    assert run(checkpoint_path, data_set, tmp_path / "out") == 1
+    assert "is 0 in fp32 already, and none can be lost" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("drop", ["-0.1", "101", "nan", "much"])
