@@ -152,7 +152,7 @@ def test_others_are_held_against_the_first(written):
         )
         assert against["speed"]["low"] <= against["speed"]["median"] <= against["speed"]["high"]
     assert (flip["against"]["cause"], set(flip["against"]["maps"]["errors"].values())) == (None, {0})
-    assert "other weights" in cut["against"]["findings"][0]
+    assert (cut["against"]["cause"], cut["against"]["findings"]) == (None, ["another network: stacks"])
 
 
 # The same comparison again.
