@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cornernet_bench.models import CHECKPOINTS
-from cornernet_bench.outputs import check_picture
+from cornernet_bench.outputs import check_outputs, check_picture
 from cornernet_runtime.cli.common import add_view_options, console_for_people, count_of, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.curves and len(arguments.models) > 1:
         raise CornerNetError("--curves draws one model: name one, or leave it away")
     check_picture(arguments.curves)
+    check_outputs(arguments.json, arguments.curves)
     from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.models import open_model  # noqa: PLC0415
 

@@ -87,7 +87,8 @@ def explain(
         raise KeyboardInterrupt
     finding = report.comparison.finding
     said = f"the oracle, one view of {report.pictures} pictures: {finding.text}"
-    if cause is None and finding.cause in WIRINGS:  # a head that AP is lost in need not be where the fault is
+    # Where maps differ clearly, a head that AP is lost in need not be where the fault is.
+    if cause is None and (text is None or finding.cause in WIRINGS):
         cause = finding.cause
     return _with(found, cause, said)
 

@@ -7,6 +7,7 @@ call and add up to it. On a GPU pipeline they are times of the GPU, from runs of
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_doubts import doubts
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 MODEL, BASELINE = "model", "baseline"
 EXCLUDED = ("reading and decoding of image files",)
-PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # of backends that change it
+PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # what floats are computed in
 
 
 def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) -> LatencyReport:
@@ -50,8 +51,8 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         KeyboardInterrupt: It came before anything was measured.
     """
     load, gpu = load_average(), gpu_state()
-    torch = request.baseline or request.model.suffix in CHECKPOINTS
-    with thread_limit(request.threads, torch=torch):
+    with ExitStack() as stack:
+        stack.enter_context(thread_limit(request.threads, torch=request.model.suffix in CHECKPOINTS))
         frames = load_frames(request)
         on_progress("opening the model", 0, 0)
         start = time.perf_counter()
@@ -59,6 +60,8 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
             _check_cpu_time(request, detector)
             opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
             contestants, weights = _contestants(request, detector, frames)
+            if request.baseline:  # not before: PyTorch is none of the memory and the opening of an ONNX file
+                stack.enter_context(thread_limit(request.threads, torch=True))
             results, partial = _measure_batches(request, contestants, detector, frames, on_progress)
             if not results:
                 raise KeyboardInterrupt
@@ -166,7 +169,7 @@ def first_calls(
         path=str(request.model),
         name=spec.name,
         backend=name,
-        precision=PRECISIONS.get(name, spec.precision),
+        precision="int8" if spec.precision == "int8" else PRECISIONS.get(name, spec.precision),
         geometry=spec.geometry,
         input_sizes=tuple(sorted(inputs)),
         flip=detector.flip,

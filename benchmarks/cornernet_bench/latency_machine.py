@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.machine import ProbeError, core_count, cpu_name, output_of
 from cornernet_runtime.version import __version__
 
@@ -88,12 +89,12 @@ def describe_machine(load_average: float, threads: int, backend: str) -> Machine
 
     Args:
         load_average: From before the measurement, which itself is load.
-        threads: Asked for; 0 where none were.
+        threads: Asked for; 0 where none were, and the backends take those of ``default_threads``.
         backend: Name of what ran the network.
     """
     used = {"opencv": cv2.getNumThreads()}
     if backend.startswith(("onnxruntime", "openvino")):
-        used[backend] = threads
+        used[backend] = threads or default_threads()
     if (torch := sys.modules.get("torch")) is not None:
         used["torch"] = torch.get_num_threads()
     return Machine(

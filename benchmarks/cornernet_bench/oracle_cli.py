@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from cornernet_bench.outputs import check_picture
+from cornernet_bench.outputs import check_outputs, check_picture
 from cornernet_runtime.cli.common import console_for_people, count_of
 from cornernet_runtime.files import write_atomically
 
@@ -60,6 +60,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 def _run(arguments: argparse.Namespace) -> int:
     console = console_for_people()
     check_picture(arguments.picture)
+    check_outputs(arguments.json, arguments.picture)
     from cornernet_bench.models import open_model  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.oracle import analyse  # noqa: PLC0415
 

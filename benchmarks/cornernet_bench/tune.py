@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import tempfile
+import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from cornernet_export.int8_groups import node_groups
 from cornernet_export.verify import INT8, input_of, read_some, sample_picture, verify
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import OutputError, VerificationError
+from cornernet_runtime.errors import CornerNetWarning, FrameError, OutputError, VerificationError
 from cornernet_runtime.files import make_folder, new_folder, sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -83,15 +84,19 @@ def tune(
         on_measured: Told each mix that was measured.
 
     Raises:
-        FrameError: Annotations or pictures cannot be read.
+        FrameError: Annotations or pictures cannot be read, or there is no object to find.
         CheckpointError: The checkpoint cannot be used.
         SizeError: The size is off the network's modulus.
         OutputError: The folder exists and is no unfinished tuning, or it cannot be written.
         VerificationError: The float32 export is off, or no mix is within the budget and faster than float32.
     """
+    # What is wrong with any of them is said before the work begins.
     _check_output(request)
-    read_coco(request.annotations, request.images)  # what is wrong with them is said before the work begins
+    rows = read_coco(request.annotations, request.images).truth.dataset["annotations"]
+    if all(row["iscrowd"] for row in rows):
+        raise FrameError(f"{request.annotations}: there is no object to find, and so no AP to keep; annotate some")
     paths = calibration_pictures(request.calibration or (str(request.images),))
+    _check_writable(request.output)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sizes = () if request.size is None else (request.size,)
@@ -222,6 +227,15 @@ def _check_output(request: TuneRequest) -> None:
         raise OutputError(f"{output} holds the checkpoint itself: choose another folder")
 
 
+def _check_writable(output: Path) -> None:
+    """Make the folder; raise OutputError unless files and folders can be made in it and beside it."""
+    try:
+        for folder in (make_folder(output), output.absolute().parent):
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+
+
 def _write_bundle(request: TuneRequest, bench: Workbench, outcome: Outcome, float32: Path) -> None:
     """Write the best mix as a bundle, with what float32 was verified with and what the mix is."""
     before = read_manifest(float32)
@@ -233,6 +247,14 @@ def _write_bundle(request: TuneRequest, bench: Workbench, outcome: Outcome, floa
                 shutil.copy(path, folder)
         with Detector.open(folder / ONNX_NAME) as mixed:
             verification = before.verification + verify(bench.exact, mixed, STAGE, INT8, frames, noise=False)
+        if not verification.passed:
+            warnings.warn(
+                "on the calibration pictures the best mix differs from float32 by more than INT8 usually does, though "
+                f'its AP is {outcome.best.ap:.2f}: look at "verification" in {MANIFEST_NAME}, or calibrate on more '
+                "pictures like those in use",
+                CornerNetWarning,
+                stacklevel=2,
+            )
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         spec = replace(before.spec, precision="int8", int8_target=TARGET)
         write_manifest(folder, Manifest(before.producer, spec, files, verification))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import VerificationError
 from cornernet_runtime.maps import INPUT_NAME
 
@@ -85,6 +86,7 @@ def collect_ranges(
     kept = {output.name for output in model.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in kept)
     options = ort.SessionOptions()
+    options.intra_op_num_threads = default_threads()  # left to itself it pins one to each core of the machine
     options.log_severity_level = 3
     session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     del watched

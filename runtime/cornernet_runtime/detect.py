@@ -220,12 +220,16 @@ def _lines(path: Path | None) -> Iterator[BinaryIO | None]:
 
 def _json_line(path: Path, frame: NDArray[np.uint8], detections: Detections) -> str:
     height, width = frame.shape[:2]
-    objects = [
+    content = {"source": str(path), "width": width, "height": height, "detections": json_objects(detections)}
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def json_objects(detections: Detections) -> list[dict[str, object]]:
+    """Return what JSON lines say of each object: label, score, and box (x1, y1, x2, y2 in pixels)."""
+    return [
         {"label": name, "score": round(score, 6), "box": [round(side, 3) for side in box.tolist()]}
         for box, score, name in detections
     ]
-    content = {"source": str(path), "width": width, "height": height, "detections": objects}
-    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def _summarise(path: Path, frame: NDArray[np.uint8], detections: Detections) -> PictureSummary:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.video.stream import DetectionStream, Policy
 
 BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 
@@ -198,6 +199,25 @@ class Detector:
                 self._suppress(Candidates.joined([found[frame, number] for number in range(len(own))]))
                 for frame, own in enumerate(views)
             ]
+
+    def stream(
+        self, source: object, policy: Policy | None = None, *, workers: int | None = None, batch: int | None = None
+    ) -> DetectionStream:
+        """Return an iterator over the results of a video's frames, in order, which reads and detects at the same time.
+
+        Args:
+            source: A path, the index of a camera, an iterable of frames, or a ``video.frame.Source``.
+            policy: "every" frame, or only the "newest", so that results do not lag; by default what suits the source.
+            workers: As for ``video.stream.DetectionStream``.
+            batch: As for ``video.stream.DetectionStream``.
+
+        Raises:
+            VideoError: The source cannot be opened, or the policy or a number is none.
+            BackendError: There is no memory for the workers' clones.
+        """
+        from cornernet_runtime.video.stream import DetectionStream  # noqa: PLC0415 - only when used
+
+        return DetectionStream(self, source, policy, workers=workers, batch=batch)
 
     def corner_maps(self, frame: NDArray[np.uint8]) -> tuple[CornerMaps, Placement]:
         """Return the network's maps for the largest view of a frame, and that view, for figures and analysis."""

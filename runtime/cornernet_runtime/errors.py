@@ -45,6 +45,10 @@ class FrameError(CornerNetError):
     """A frame or picture that cannot be read or has the wrong shape or type."""
 
 
+class VideoError(CornerNetError):
+    """A video, camera or stream that cannot be opened or read, or whose processing failed."""
+
+
 class OutputError(CornerNetError):
     """A file or folder that cannot be written, or that exists and was not to be replaced."""
 

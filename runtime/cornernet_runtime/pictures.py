@@ -41,7 +41,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
-        with _quiet_opencv():
+        with quiet_opencv():
             picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except OSError as error:
         raise FrameError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -60,7 +60,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in (".jpg", ".jpeg") else []
     try:
-        with _quiet_opencv():
+        with quiet_opencv():
             done, encoded = cv2.imencode(path.suffix, picture, options)
     except cv2.error as error:
         raise OutputError(f"{path}: cannot be encoded: {error.err}") from error
@@ -71,7 +71,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_opencv() -> Iterator[None]:
+def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV from printing where in its sources a decoder gave up."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

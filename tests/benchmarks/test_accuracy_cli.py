@@ -220,8 +220,8 @@ def test_a_missing_picture_is_status_1_and_no_report(bundle_path, data_set, tmp_
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_report_that_cannot_be_written_is_status_1(bundle_path, data_set, tmp_path, capfd):
-    assert accuracy(bundle_path, data_set, "--json", tmp_path / "missing" / "report.json") == 1
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_run(data_set, tmp_path, capfd):
+    assert accuracy("no-model", data_set, "--json", tmp_path / "missing" / "report.json") == 1
     assert f"error: cannot write {tmp_path / 'missing' / 'report.json'}" in capfd.readouterr().err
 
 

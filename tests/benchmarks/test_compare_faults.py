@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
-from faulty_models import FAULTS, shipped_with_scenes, write_faulty_models
+from faulty_models import FAULTS, perturb, shipped_with_scenes, write_faulty_models
 
+from cornernet_bench import compare_findings
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_contestant import parse_contestant
+from cornernet_bench.compare_expected import Expected
 from cornernet_bench.compare_report import CompareRequest
 
 SCENES = 8
@@ -79,3 +82,21 @@ def test_a_loss_of_ap_is_looked_for_by_the_oracle_too(results):
         assert against.findings[-1].startswith(f"the oracle, one view of {SCENES} pictures: ")
         assert "are exchanged" in against.findings[-1] or "another order" in against.findings[-1]
     assert not any("oracle" in line for line in results["suppression"].against.findings)
+
+
+def test_a_loss_of_ap_within_the_tolerance_of_the_maps_is_laid_at_its_head(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_findings, "expected", lambda *_: Expected("int8", 10.0, 0.5))
+    folder = shipped_with_scenes(tmp_path, SCENES)
+    source = folder / "tiny" / "model.onnx"
+    model = onnx.load(source)
+    perturb("tl_embed", 0.5)(model)
+    onnx.save(model, folder / "off.onnx")
+    scenes = folder / "scenes"
+    models = tuple(parse_contestant(str(path)) for path in (source, folder / "off.onnx"))
+    report = compare(CompareRequest(models, scenes / "annotations.json", scenes / "images", iterations=1, warm_up=1))
+    against = report.results[1].against
+    assert against.maps.differing == ()
+    assert against.ap.high < -1
+    assert against.cause == "tl_embed"
+    assert against.findings[0].endswith("but AP falls by more than the 0.5 that it may cost")
+    assert "the fault is in tl_embed" in against.findings[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import SMALL_SPEC, small_model
 from interrupts import interrupting
 from json_schema import latency_schema, problems
 
+from cornernet_bench import latency as latency_module
 from cornernet_bench.baseline_weights import published_weights
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
@@ -23,7 +25,7 @@ from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
-from cornernet_runtime.errors import CheckpointError, CornerNetError, SizeError
+from cornernet_runtime.errors import BackendError, CheckpointError, CornerNetError, SizeError
 
 SCHEMA = latency_schema()
 FRAME = np.zeros((50, 70, 3), np.uint8)
@@ -234,6 +236,24 @@ def test_threads_are_for_onnx_runtime_and_pytorch(bundle_path, checkpoint_path):
             np.testing.assert_allclose(detector(FRAME).scores, expected.scores, rtol=1e-4)
     with open_detector(LatencyRequest(checkpoint_path, threads=1)) as detector:
         assert detector.backend.name == "torch"
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino-bf16"])
+def test_int8_is_int8_whatever_the_rest_is_computed_in(backend, checkpoint_path, monkeypatch):
+    def opened(_request):
+        network = TorchBackend(small_model())
+        network.name = backend
+        return Detector(network, replace(SMALL_SPEC, precision="int8", int8_target="cpu"))
+
+    monkeypatch.setattr(latency_module, "open_detector", opened)
+    assert measure(LatencyRequest(checkpoint_path, iterations=1, warm_up=1)).model.precision == "int8"
+
+
+def test_a_baseline_without_pytorch_is_refused_whatever_the_threads(bundle_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for threads in (0, 1):
+        with pytest.raises(BackendError, match="PyTorch, which is not installed"):
+            measure(LatencyRequest(bundle_path, threads=threads, baseline=True))
 
 
 # The baseline's weights.

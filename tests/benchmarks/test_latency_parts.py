@@ -20,6 +20,7 @@ from cornernet_bench.latency_workers import run_workers, workers_of
 from cornernet_bench.timing import StageClock
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
+from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import BackendError, FrameError
 
 FRAME = np.zeros((50, 70, 3), np.uint8)
@@ -215,7 +216,8 @@ def test_the_machine_is_described_with_what_is_used():
     assert machine.load_average == 1.5
     assert {"cornernet-trt", "python", "numpy", "torch"} <= set(machine.versions)
     assert set(machine.threads) == {"opencv", "onnxruntime", "torch"}
-    assert machine.threads["onnxruntime"] == 0
+    assert machine.threads["onnxruntime"] == default_threads()
+    assert describe_machine(1.5, 3, "openvino").threads["openvino"] == 3
 
 
 def test_threads_are_limited_inside_the_block_only():

@@ -152,6 +152,13 @@ def test_files_that_cannot_be_drawn_are_refused_before_anything_is_run(data_set,
     assert capfd.readouterr().err == "error: a.bmp: cannot be drawn; name a .png, .svg, .pdf file\n"
 
 
+@pytest.mark.parametrize("flag", ["--json", "--picture"])
+def test_files_that_cannot_be_written_are_refused_before_anything_is_run(flag, data_set, tmp_path, capfd):
+    path = tmp_path / "missing" / "report.png"
+    assert run("no-model", data_set, flag, path) == 1
+    assert capfd.readouterr().err.startswith(f"error: cannot write {path}: there is no folder")
+
+
 def test_a_reference_that_does_not_exist_is_named(bundle_path, data_set, capfd):
     assert run(bundle_path, data_set, "--against", "no-model") == 1
     assert capfd.readouterr().err.startswith("error: no-model does not exist")

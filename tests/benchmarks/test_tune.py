@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -76,6 +77,18 @@ def test_a_group_that_int8_makes_slower_stays_in_float():
     assert outcome.reasons["stem"].endswith("with it in float the network is 1.10 times as fast")
 
 
+def test_a_group_that_was_slow_in_int8_only_once_goes_to_int8():
+    class SlowOnce(Costs):
+        def __call__(self, float_groups, with_ap):
+            mix = super().__call__(float_groups, with_ap)
+            first = [groups for groups, _ in self.asked].count(float_groups) == 1
+            return replace(mix, times_int8=1.13) if float_groups == ("stem",) and first else mix
+
+    exact = costs()
+    outcome = search(GROUPS, SlowOnce(exact.losses, exact.savings), 39.5)
+    assert outcome.best.float_groups == ()
+
+
 def test_several_groups_are_left_in_float_until_ap_suffices():
     outcome = search(GROUPS, costs(losses=(0.4, 0.5, 0.6, 0.1)), 39.8)
     assert outcome.met
@@ -106,6 +119,23 @@ def test_a_budget_that_only_float32_keeps_is_not_met():
 
 def test_a_network_that_int8_makes_slower_is_not_met():
     outcome = search(GROUPS, costs(savings=(-5, -5, -5, -5)), 39.0)
+    assert not outcome.met
+
+
+@pytest.mark.parametrize(("losses", "saving"), [((1, 1, 1, 1), 10), ((0, 0, 0, 0), -5)], ids=["ap", "time"])
+def test_float32_itself_is_not_met_though_noise_makes_it_look_faster(losses, saving):
+    class Noisy(Costs):
+        def __call__(self, float_groups, with_ap):
+            mix = super().__call__(float_groups, with_ap)
+            return replace(mix, times_fp32=1.05 * mix.times_fp32)
+
+    exact = costs(losses, (saving,) * 4)
+    outcome = search(GROUPS, Noisy(exact.losses, exact.savings), 39.9)
+    assert not outcome.met
+
+
+def test_a_mix_within_the_noise_of_float32_is_not_met():
+    outcome = search(GROUPS, costs(losses=(0, 1, 1, 1), savings=(1, 10, 10, 10)), 39.9)
     assert not outcome.met
 
 
@@ -240,6 +270,16 @@ def test_mixes_are_timed_in_turn_with_float32_and_int8(bundle_path, data_set, tm
     assert seen == {"names": ["exact", "whole", "mixed"], "rounds": 7}
 
 
+def test_a_mix_that_is_off_in_what_is_verified_is_written_with_a_warning(
+    checkpoint_path, data_set, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, 2.0, 0.9, 99.0 + with_ap))
+    monkeypatch.setattr(tune, "INT8", replace(tune.INT8, output=1e-9))
+    assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "5") == 0
+    assert "warning: on the calibration pictures the best mix differs" in capfd.readouterr().err
+    assert not read_manifest(tmp_path / "out").verification.passed
+
+
 # What is refused.
 
 
@@ -267,6 +307,23 @@ def test_annotations_that_cannot_be_read_end_it_before_the_work(checkpoint_path,
     command = ["tune", str(checkpoint_path), "--annotations", str(tmp_path / "none.json")]
     assert main([*command, "--images", str(data_set / "images"), "--output", str(tmp_path / "out")]) == 1
     assert "none.json" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_folder_that_cannot_be_written_ends_it_before_the_work(checkpoint_path, data_set, tmp_path, capfd):
+    (tmp_path / "file").write_text("mine")
+    assert run(checkpoint_path, data_set, tmp_path / "file" / "out") == 1
+    assert "cannot make the folder" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_data_set_without_objects_ends_it_before_the_work(checkpoint_path, data_set, tmp_path, capfd):
+    content = json.loads((data_set / "annotations.json").read_text()) | {"annotations": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data_set / "images")
+    assert run(checkpoint_path, tmp_path, tmp_path / "out") == 1
+    assert "there is no object to find" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("drop", ["-0.1", "101", "nan", "much"])

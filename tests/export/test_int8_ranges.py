@@ -92,6 +92,17 @@ def test_ranges_of_a_network_are_those_of_its_values(model, images):
         assert high == pytest.approx(expected[name].max(), abs=width), name
 
 
+def test_it_takes_the_threads_that_the_process_may_use(model, images, monkeypatch):
+    given = []
+    session = ort.InferenceSession
+    monkeypatch.setattr(int8_ranges, "default_threads", lambda: 3)
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda model, options, **more: given.append(options) or session(model, options, **more)
+    )
+    collect_ranges(model, ["relu"], images[:1])
+    assert [options.intra_op_num_threads for options in given] == [3]
+
+
 def test_little_memory_changes_nothing(model, images, monkeypatch):
     names = [node.output[0] for node in model.graph.node]
     expected = collect_ranges(model, names, images)

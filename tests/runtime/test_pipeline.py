@@ -12,6 +12,7 @@ import pytest
 import ring_cases
 import scene_cases
 import stage_cases
+import stream_cases
 from host_cuda import ROOT
 from pipeline_run import cases_of
 
@@ -22,7 +23,7 @@ WIDE, SMALL = (63, 95), (31, 47)
 
 # Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
 LATE, CHANCE = -1, 20
-LATE_ONES = (pipeline_cases, capture_cases, scene_cases, stage_cases, ring_cases)
+LATE_ONES = (pipeline_cases, capture_cases, scene_cases, stage_cases, ring_cases, stream_cases)
 ORDERS = (*((module, LATE) for module in LATE_ONES), (ring_cases, CHANCE))
 CASES = [
     pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")

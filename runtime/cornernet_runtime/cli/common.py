@@ -10,11 +10,13 @@ import warnings
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 LARGEST_SCALE = 10
 
@@ -81,6 +83,11 @@ def parse_size(text: str) -> tuple[int, int]:
 def count_of(count: int, noun: str) -> str:
     """Return ``3 pictures``, but ``1 picture``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(path: Path | str) -> str:
+    """Return the text of a path as it can be printed, whatever bytes it has: no markup, no lone surrogates."""
+    return escape(str(path).encode(errors="replace").decode())
 
 
 def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:

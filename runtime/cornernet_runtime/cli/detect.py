@@ -1,8 +1,9 @@
-"""``cornernet-detect``: pictures in, boxes out, as annotated pictures, JSON lines or a table."""
+"""``cornernet-detect``: pictures or videos in, boxes out, as annotated pictures or videos, JSON lines or a table."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import add_view_options, console_for_people, run_command, scales_note, too_large_note
+from cornernet_runtime.cli.common import (
+    add_view_options,
+    console_for_people,
+    printable,
+    run_command,
+    scales_note,
+    too_large_note,
+)
+from cornernet_runtime.cli.detect_videos import detect_in_videos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.corners and arguments.output is None:
         parser.error("--corners draws pictures: name a folder with --output DIR")
-    return run_command(lambda: _detect(arguments))
+    return run_command(lambda: _detect_in_what_is_given(parser, arguments))
+
+
+def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from cornernet_runtime.video.detect import are_videos  # noqa: PLC0415 - keeps --help quick
+
+    videos = are_videos(arguments.sources)
+    if any(videos):
+        if not all(videos):
+            parser.error("pictures and videos take a command each")
+        if arguments.corners:
+            parser.error("--corners is for pictures; name pictures only")
+        return detect_in_videos(arguments, _print_problem)
+    for option in ("every", "start", "duration"):
+        if getattr(arguments, option) != parser.get_default(option):
+            parser.error(f"--{option} is for videos and cameras; {arguments.sources[0]} is neither")
+    return _detect(arguments)
 
 
 def _detect(arguments: argparse.Namespace) -> int:
@@ -77,7 +102,7 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     for row in summary.rows[:SHOWN_PICTURES]:
         counts = ", ".join(f"{count} {escape(name)}" for name, count in row.counts.items())
         best = f"{row.best:.2f}" if row.counts else ""
-        table.add_row(_printable(row.source.name), f"{row.width}x{row.height}", counts or "-", best)
+        table.add_row(printable(row.source.name), f"{row.width}x{row.height}", counts or "-", best)
     if summary.pictures > SHOWN_PICTURES:
         table.add_row(f"... and {summary.pictures - SHOWN_PICTURES} more", "", "", "")
     console.print(table)
@@ -93,25 +118,26 @@ def _print_summary(console: Console, summary: Summary, arguments: argparse.Names
     console.print(f"{found}; milliseconds a picture: {stages}", soft_wrap=True)
     for written in (arguments.output, arguments.json):
         if written is not None and str(written) != "-":
-            console.print(f"wrote {_printable(written)}", soft_wrap=True)
+            console.print(f"wrote {printable(written)}", soft_wrap=True)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _printable(path: Path | str) -> str:
-    """Return the text of a path as it can be printed, whatever bytes it has: no markup, no lone surrogates."""
-    return escape(str(path).encode(errors="replace").decode())
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cornernet-detect", description="Detect objects in pictures.")
+    parser = argparse.ArgumentParser(
+        prog="cornernet-detect", description="Detect objects in pictures, videos or cameras."
+    )
     parser.add_argument("model", metavar="MODEL", help="a bundle folder or an .onnx file of cornernet-export")
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="an image, a folder or a glob")
+    parser.add_argument(
+        "sources", metavar="SOURCE", nargs="+", help="an image, a folder, a glob, a video, or the index of a camera"
+    )
     parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write annotated pictures to this folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write one line a picture; - is standard output")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write annotated pictures or videos to this folder")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write one line a picture or frame; - is standard output"
+    )
     parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
     parser.add_argument(
         "--corners",
@@ -119,7 +145,29 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the heat maps of both corners and the paired corners",
     )
     add_view_options(parser)
+    videos = parser.add_argument_group("videos and cameras")
+    videos.add_argument(
+        "--every", type=_whole_number, default=1, metavar="N", help="look at every Nth frame (default 1)"
+    )
+    videos.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS", help="leave out what comes before")
+    videos.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after so long")
     return parser
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return value
 
 
 def _score(text: str) -> float:
