@@ -13,10 +13,11 @@ import numpy as np
 
 from cornernet_bench.coco import category_ids_of, read_coco, spread
 from cornernet_bench.compare_alone import open_alone
-from cornernet_bench.compare_contestant import disk_bytes
+from cornernet_bench.compare_contestant import check_size, disk_bytes
 from cornernet_bench.compare_entrant import Entrant
 from cornernet_bench.compare_findings import beside, explain
-from cornernet_bench.compare_report import CompareReport, Failure, front
+from cornernet_bench.compare_front import stars
+from cornernet_bench.compare_report import CompareReport, Failure
 from cornernet_bench.latency_doubts import SPREAD_PERCENT, doubts
 from cornernet_bench.latency_machine import describe_machine, load_average, thread_limit
 from cornernet_bench.latency_subjects import model_run, open_detector, runs_on_gpu
@@ -25,7 +26,7 @@ from cornernet_bench.oracle_judge import judge
 from cornernet_bench.oracle_repairs import FEW, RESAMPLES
 from cornernet_bench.timing import take_turns
 from cornernet_runtime.cli.common import count_of, scales_note, too_large_note
-from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
 
@@ -39,17 +40,23 @@ if TYPE_CHECKING:
     from cornernet_bench.latency_report import Clock
     from cornernet_bench.latency_subjects import Frame
 
+    OnFailure = Callable[[str], None]  # a line that says what cannot be measured
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 FRAMES = 8  # pictures that latency is measured on
+ALONE = "only one model is left: there is nothing to hold it against"
+FEW_ROUNDS = 10  # below which times say little
 
 
-def compare(request: CompareRequest, on_progress: OnProgress = lambda *_: None) -> CompareReport:
+def compare(
+    request: CompareRequest, on_progress: OnProgress = lambda *_: None, on_failure: OnFailure = lambda _: None
+) -> CompareReport:
     """Measure all contestants; one that cannot be measured is named with its error, and the others go on.
 
     An interrupt ends the measurement and keeps what there is.
 
     Raises:
+        SizeError: A contestant's size or scales are none that its model takes.
         FrameError: The annotations or a picture cannot be read, or a picture is missing.
         CornerNetError: No contestant can be measured, or CPU time is asked for with several threads.
         KeyboardInterrupt: It came before anything was measured.
@@ -61,7 +68,7 @@ def compare(request: CompareRequest, on_progress: OnProgress = lambda *_: None) 
     category_ids_of(data, (), request.annotations, request.images)  # no picture is missing
     torch = any(contestant.path.suffix in CHECKPOINTS for contestant in request.contestants)
     with thread_limit(request.threads, torch=torch), contextlib.ExitStack() as stack:
-        field = _Field(request, data, on_progress)
+        field = _Field(request, data, on_progress, on_failure)
         partial = False
         try:
             field.open(stack)
@@ -84,8 +91,8 @@ def compare(request: CompareRequest, on_progress: OnProgress = lambda *_: None) 
 class _Field:
     """All contestants, as they stand; each step drops those that fail."""
 
-    def __init__(self, request: CompareRequest, data: CocoSet, on_progress: OnProgress) -> None:
-        self._request, self._data, self._say = request, data, on_progress
+    def __init__(self, request: CompareRequest, data: CocoSet, on_progress: OnProgress, on_failure: OnFailure) -> None:
+        self._request, self._data, self._say, self._tell = request, data, on_progress, on_failure
         self._listed = data.truth.getImgIds()
         frames = [read_picture(data.paths[image_id]) for image_id in spread(self._listed, FRAMES)]
         self._frames: list[Frame] = sorted(frames, key=lambda frame: -frame.size)  # the largest tells the memory
@@ -101,12 +108,20 @@ class _Field:
     def open(self, stack: contextlib.ExitStack) -> None:
         """Open each contestant alone, then here, where ``stack`` closes it."""
         contestants = self._request.contestants
-        for number, contestant in enumerate(contestants):
-            self._say(f"opening {contestant.name}", number, len(contestants))
-            with self._failing(contestant):
-                self._entrants.append(self._opened(contestant, stack))
+        for contestant in contestants:
+            check_size(contestant)
+        for number, contestant in enumerate(contestants, 1):
+            self._say(f"opening {contestant.name}", number - 1, len(contestants))
+            try:
+                self._entrants.append(self._opened(number, contestant, stack))
+            except SizeError as error:  # of what was typed
+                raise SizeError(f"{contestant.text}: {error}") from error
+            except CornerNetError as error:
+                self._drop(number, contestant, error)
+        if len(self._entrants) == 1:
+            self._tell(ALONE)
 
-    def _opened(self, contestant: Contestant, stack: contextlib.ExitStack) -> Entrant:
+    def _opened(self, number: int, contestant: Contestant, stack: contextlib.ExitStack) -> Entrant:
         request = contestant.request(self._request.threads, cpu_time=self._request.cpu_time)
         opened = open_alone(request, self._frames)
         detector = stack.enter_context(open_detector(request))
@@ -114,7 +129,8 @@ class _Field:
             raise CornerNetError("--cpu-time knows no GPU: leave it away, or run this model on the CPU")
         clock: Clock = "process" if request.cpu_time else "host"
         ids = category_ids_of(self._data, detector.class_names, self._request.annotations, self._request.images)
-        return Entrant(contestant, detector, opened, disk_bytes(contestant.path, detector.backend.name), ids, clock)
+        size = disk_bytes(contestant.path, detector.backend.name)
+        return Entrant(number, contestant, detector, opened, size, ids, clock)
 
     def race(self) -> None:
         """Time all in turns, so that whatever disturbs the machine disturbs all of them."""
@@ -124,7 +140,7 @@ class _Field:
             for number, (entrant, run) in take_turns(runs, rounds):
                 self._say(what, number, rounds)
                 if entrant in self._entrants:
-                    with self._failing(entrant.contestant):
+                    with self._failing(entrant):
                         sample = run([self._frames[number % len(self._frames)]])
                         entrant.samples += [sample] if what == "timing" else []
 
@@ -135,7 +151,7 @@ class _Field:
             frame = read_picture(self._data.paths[image_id])
             found = []
             for entrant in list(self._entrants):
-                with self._failing(entrant.contestant):
+                with self._failing(entrant):
                     found.append((entrant, entrant.detector(frame)))
             for entrant, detections in found:
                 entrant.found.append(detections)
@@ -160,14 +176,13 @@ class _Field:
             entrant.against = beside(first, entrant)
         for entrant in others if explained else ():
             self._say(f"where {entrant.contestant.name} differs", 0, 0)
-            with self._failing(entrant.contestant):
+            with self._failing(entrant):
                 entrant.against = explain(first, entrant, self._request, self._frames, self._track)
 
     def report(self, load: float, *, partial: bool) -> CompareReport:
         """Return all of it; ``load`` is from before the measurement."""
         names = {entrant.detector.backend.name for entrant in self._entrants}
         machine = describe_machine(load, self._request.threads, "onnxruntime" if "onnxruntime" in names else "")
-        points = [(entrant.p50_ms, round(entrant.ap, 2)) for entrant in self._entrants]  # less is no better
         objects = self._data.truth.imgToAnns
         return CompareReport(
             partial=partial,
@@ -177,21 +192,27 @@ class _Field:
             listed=len(self._listed),
             pictures=len(self._seen),
             objects=sum(not row["iscrowd"] for image_id in self._seen for row in objects[image_id]),
-            frames=len(self._frames),
+            frames=min(len(self._frames), max(len(entrant.samples) for entrant in self._entrants)),
             iterations=self._request.iterations,
             warm_up=self._request.warm_up,
+            cpu_time=self._request.cpu_time,
             results=tuple(
-                entrant.result(best=best) for entrant, best in zip(self._entrants, front(points), strict=True)
+                entrant.result(best=best) for entrant, best in zip(self._entrants, stars(self._entrants), strict=True)
             ),
-            failures=tuple(self.failures),
+            failures=tuple(sorted(self.failures, key=lambda failure: failure.number)),
             notes=self._data.notes,
             warnings=tuple(self._doubts(machine)),
         )
 
     def _doubts(self, machine: Machine) -> Iterator[str]:
         yield from doubts((), machine, None, on_gpu=False)
-        if self.failures and self.failures[0].contestant is self._request.contestants[0]:
+        if len(self._entrants) == 1:
+            yield ALONE
+        elif self._entrants[0].number != 1:
             yield f"the first model failed; the others are held against {self._entrants[0].contestant.text}"
+        rounds = min(len(entrant.samples) for entrant in self._entrants)
+        if rounds < FEW_ROUNDS:
+            yield f"{count_of(rounds, 'timed round')} are few: times and speeds say little"
         if 0 < len(self._seen) < FEW:
             yield f"{count_of(len(self._seen), 'picture')} are few: intervals of AP say little"
         for entrant in self._entrants:
@@ -212,10 +233,15 @@ class _Field:
             yield item
 
     @contextlib.contextmanager
-    def _failing(self, contestant: Contestant) -> Iterator[None]:
-        """Drop the contestant if what runs inside fails."""
+    def _failing(self, entrant: Entrant) -> Iterator[None]:
+        """Drop the entrant if what runs inside fails."""
         try:
             yield
         except CornerNetError as error:
-            self.failures.append(Failure(contestant, str(error)))
-            self._entrants = [entrant for entrant in self._entrants if entrant.contestant is not contestant]
+            self._entrants = [other for other in self._entrants if other is not entrant]
+            self._drop(entrant.number, entrant.contestant, error)
+
+    def _drop(self, number: int, contestant: Contestant, error: CornerNetError) -> None:
+        failure = Failure(number, contestant, str(error))
+        self.failures.append(failure)
+        self._tell(f"failed: {failure.text}")

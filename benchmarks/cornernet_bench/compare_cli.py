@@ -47,7 +47,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("--iterations", type=count_text, default=50, metavar="N", help="timed calls (default 50)")
     parser.add_argument("--warm-up", type=count_text, default=5, metavar="N", help="calls before that (default 5)")
     parser.add_argument("--threads", type=count_text, default=0, metavar="N", help="as for latency")
-    parser.add_argument("--cpu-time", action="store_true", help="as for latency; needs --threads 1")
+    parser.add_argument("--cpu-time", action="store_true", help="as for latency, and is none; needs --threads 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw AP over latency (.png, .svg, .pdf)")
@@ -76,7 +76,9 @@ def _run(arguments: argparse.Namespace) -> int:
         cpu_time=arguments.cpu_time,
     )
     with progress_bar(console) as say:
-        report = compare(request, say)
+        report = compare(
+            request, say, lambda text: console.print(text, style="red", soft_wrap=True, markup=False, highlight=False)
+        )
     print_blocks(console, blocks(report))
     _write(arguments, report)
     if report.partial:
@@ -103,7 +105,8 @@ def as_json(report: CompareReport) -> dict[str, Any]:
     content = to_json(report)
     content["results"] = [_result(result) for result in report.results]
     content["failures"] = [
-        {"contestant": failure.contestant.text, "error": failure.error} for failure in report.failures
+        {"number": failure.number, "contestant": failure.contestant.text, "error": failure.error}
+        for failure in report.failures
     ]
     head = {
         "schema_version": SCHEMA_VERSION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.latency_report import LatencyRequest
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME
+from cornernet_bench.models import CHECKPOINTS
+from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size
+from cornernet_runtime.detector import BACKENDS
+from cornernet_runtime.errors import BundleError, SizeError
 
 if TYPE_CHECKING:
     from cornernet_runtime.spec import Size
 
 FORM = "MODEL[@BACKEND][:flip][:scales=S,S,...][:size=HxW][:stacks=N]"
+TORCH_BACKENDS = ("torch", "torch-fp16", "torch-cuda", "torch-cuda-fp32")  # of checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ def parse_contestant(text: str) -> Contestant:
     """Read ``MODEL[@BACKEND][:OPTION]...``; what exists as it was typed is a model without options.
 
     Raises:
-        argparse.ArgumentTypeError: An option is unknown, given twice, or its value does not hold.
+        argparse.ArgumentTypeError: An option is unknown, given twice, or its value does not hold; or the model takes no
+            such backend or option.
     """
     if os.path.lexists(text):
         return Contestant(text, Path(text))
@@ -79,7 +85,25 @@ def parse_contestant(text: str) -> Contestant:
         values[key] = value
     if not folder + name or (at and not backend):
         raise argparse.ArgumentTypeError(f"expected {FORM}, got {text!r}")
-    return Contestant(text, Path(folder + slash + name), **values)
+    contestant = Contestant(text, Path(folder + slash + name), **values)
+    _check(contestant)
+    return contestant
+
+
+def check_size(contestant: Contestant) -> None:
+    """Look into a bundle for whether it takes the size that is asked for, before anything is opened.
+
+    Raises:
+        SizeError: It does not.
+    """
+    if contestant.size is None or not contestant.path.is_dir():
+        return
+    with contextlib.suppress(BundleError):  # which opening it tells
+        spec = read_manifest(contestant.path, check_engine=False).spec
+        try:
+            spec.check_input_size(contestant.size)
+        except SizeError as error:
+            raise SizeError(f"{contestant.text}: {error}") from error
 
 
 def disk_bytes(path: Path, backend: str) -> int:
@@ -87,6 +111,22 @@ def disk_bytes(path: Path, backend: str) -> int:
     if path.is_dir():
         path /= ENGINE_NAME if backend == "tensorrt" else ONNX_NAME
     return sum(part.stat().st_size for part in (path, path.with_name(f"{path.name}.data")) if part.is_file())
+
+
+def _check(contestant: Contestant) -> None:
+    """Raise ArgumentTypeError for what is wrong whatever lies at the path."""
+    is_checkpoint = contestant.path.suffix in CHECKPOINTS
+    known = TORCH_BACKENDS if is_checkpoint else BACKENDS
+    if contestant.backend is not None and contestant.backend not in known:
+        what = "a checkpoint" if is_checkpoint else "a bundle or an .onnx file"
+        raise argparse.ArgumentTypeError(
+            f"{contestant.text}: {what} runs in {', '.join(known)}, got {contestant.backend!r}"
+        )
+    if contestant.stacks is not None and not is_checkpoint:
+        raise argparse.ArgumentTypeError(
+            f"{contestant.text}: a checkpoint is cut as it is opened; export this one again with "
+            f"--stacks {contestant.stacks}"
+        )
 
 
 def _option(option: str) -> tuple[str, Any]:

@@ -30,6 +30,7 @@ class Entrant:
     """A contestant that runs.
 
     Attributes:
+        number: Its place on the command line, from 1.
         contestant: As typed.
         detector: All is measured of it but what ``opened`` holds.
         opened: The model as it opened in a process of its own.
@@ -44,6 +45,7 @@ class Entrant:
         against: The first of them.
     """
 
+    number: int
     contestant: Contestant
     detector: Detector
     opened: Opened
@@ -83,4 +85,6 @@ class Entrant:
         if self.metrics:
             whole = Difference.of(self.ap, self.resampled)
             accuracy = Accuracy(self.metrics, whole.low, whole.high)
-        return Result(self.contestant, self.opened, self.disk_bytes, accuracy, self.latency, self.against, best)
+        return Result(
+            self.number, self.contestant, self.opened, self.disk_bytes, accuracy, self.latency, self.against, best
+        )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cornernet_bench.compare_expected import PRECISIONS, expected, network, views
 from cornernet_bench.compare_maps import MapDifferences
 from cornernet_bench.compare_report import Against, Agreement, Ratio
-from cornernet_bench.latency_subjects import runs_on_gpu
 from cornernet_bench.oracle import analyse
-from cornernet_bench.oracle_repairs import LEAST_LOSS, REPAIRS, Difference, relabelled
-from cornernet_export.verify import FP16, FP32, INT8, Tolerance, compare_detections
+from cornernet_bench.oracle_repairs import REPAIRS, Difference, relabelled
+from cornernet_export.verify import Tolerance, compare_detections
 from cornernet_runtime.geometry import place
 from cornernet_runtime.records import to_json
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cornernet_bench.compare_entrant import Entrant
+    from cornernet_bench.compare_expected import Expected
     from cornernet_bench.compare_report import CompareRequest
     from cornernet_bench.latency_subjects import Frame
 
 # Same class, a box and a score that a user would call the same; detections below 0.1 are not compared.
 AGREE = Tolerance(output=0, score=0.1, iou=0.75, matched=1)
 ALIKE = 98.0  # percent of agreement below which equal maps must have been decoded in another way
-BFLOAT16_OUTPUT = 5e-2  # eight bits a value, over all layers
+FLOAT32 = PRECISIONS["fp32"]
 ORACLE_PICTURES = 200  # that a loss is looked for on
 WIRINGS = frozenset(repair.name for repair in REPAIRS if repair.part == "wiring")
 AFTER_NETWORK = "after_network"  # a cause: decode, or soft-NMS
@@ -38,7 +39,11 @@ def beside(first: Entrant, other: Entrant) -> Against:
     speed = Ratio.of(first.times, other.times) if first.samples and other.samples else None
     loss = Difference.of(other.ap - first.ap, other.resampled - first.resampled) if first.metrics else None
     agreement = _agreement(first, other) if first.found else None
-    return Against(speed, loss, agreement, None, None, tuple(_settings(first, other)))
+    findings = tuple(_settings(first, other))
+    ways = views(first, other)
+    if ways and agreement is not None and agreement.percent < ALIKE:
+        findings += (f"looks in another way than the first ({', '.join(ways)}): fewer detections agree for it",)
+    return Against(speed, loss, agreement, None, None, findings)
 
 
 def explain(
@@ -63,16 +68,17 @@ def explain(
     found = other.against or beside(first, other)
     if not _see_alike(first, other, frames):
         return found
-    differences = MapDifferences(_tolerance(first, other))
+    allowed = expected(first, other)
+    differences = MapDifferences(allowed.output)
     for frame in track(frames, "maps"):
         differences.add(frame, first.detector.corner_maps(frame)[0], other.detector)
     cause, text = differences.cause()
-    found = replace(found, maps=differences.check(), cause=cause, findings=(*found.findings, *([text] if text else ())))
-    lost = found.ap is not None and _lost(found.ap)
-    # Within the tolerance of eight bits a head can be wrong enough to lose AP.
-    if text is None and (_equal(found) or not lost):
-        return _after_network(first, other, found)
-    if not lost:
+    found = replace(found, maps=differences.check())
+    if text is not None and (another := network(first, other)):
+        return _with(found, None, f"another network: {', '.join(another)}")
+    found = _with(found, cause, text) if text is not None else _within(first, other, found, allowed)
+    # Equal maps are no loss of the network's; maps within a precision's error may cost what it is expected to.
+    if _equal_maps(found) or not (FLOAT32 if text is not None else allowed).exceeded(found.ap):
         return found
     report = analyse(
         other.detector, request.annotations, request.images, first.detector, most=ORACLE_PICTURES, track=track
@@ -84,27 +90,32 @@ def explain(
     # Where maps differ clearly, a head that AP is lost in need not be where the fault is.
     if cause is None and (text is None or finding.cause in WIRINGS):
         cause = finding.cause
-    return replace(found, cause=cause, findings=(*found.findings, said))
+    return _with(found, cause, said)
 
 
-def _equal(found: Against) -> bool:
-    return found.maps is not None and max(found.maps.errors.values()) <= FP32.output
+def _with(found: Against, cause: str | None, text: str) -> Against:
+    return replace(found, cause=cause, findings=(*found.findings, text))
 
 
-def _lost(difference: Difference) -> bool:
-    return difference.points <= -LEAST_LOSS and difference.high < 0
+def _equal_maps(found: Against) -> bool:
+    return found.maps is not None and all(error <= FLOAT32.output for error in found.maps.errors.values())
 
 
-def _after_network(first: Entrant, other: Entrant, found: Against) -> Against:
-    """Return what equal maps leave: if detections differ all the same, it is by what follows.
+def _within(first: Entrant, other: Entrant, found: Against, allowed: Expected) -> Against:
+    """Return what maps leave that differ by no more than the precisions do.
 
-    Maps that are equal but for float16 or eight bits may well give other detections.
+    If they are equal as float32 is and detections differ all the same, it is by what follows the network.
     """
     same_views = (first.detector.flip, first.detector.scales) == (other.detector.flip, other.detector.scales)
-    if not same_views or not _equal(found) or found.agreement is None or found.agreement.percent >= ALIKE:
+    if found.maps is None or not same_views or found.agreement is None or found.agreement.percent >= ALIKE:
         return found
-    text = "the six maps agree and the detections do not: the difference is in decode or soft-NMS"
-    return replace(found, cause=AFTER_NETWORK, findings=(*found.findings, text))
+    if _equal_maps(found):
+        return _with(found, AFTER_NETWORK, "the six maps agree and the detections do not: decode or soft-NMS differs")
+    worst = max(found.maps.errors.values())
+    off = f"maps are up to {worst:.2g} of the largest value off, as expected of {allowed.name} up to {allowed.output:g}"
+    if allowed.exceeded(found.ap):
+        return _with(found, None, f"{off}, but AP falls by more than the {allowed.ap:g} that it may cost")
+    return _with(found, None, f"{off}: this is what the precision does")
 
 
 def _agreement(first: Entrant, other: Entrant) -> Agreement:
@@ -142,15 +153,3 @@ def _see_alike(first: Entrant, other: Entrant, frames: Sequence[Frame]) -> bool:
         place(frame.shape[:2], one.spec, [max(one.scales)]) == place(frame.shape[:2], two.spec, [max(two.scales)])
         for frame in frames
     )
-
-
-def _tolerance(first: Entrant, other: Entrant) -> float:
-    """Return the error of an output that the precisions of the two allow."""
-    precisions = {first.opened.precision, other.opened.precision}
-    if "int8" in precisions:
-        return INT8.output
-    if "bf16" in precisions:
-        return BFLOAT16_OUTPUT
-    # A GPU rounds float32 to TF32, whose mantissa is that of float16.
-    half = "fp16" in precisions or runs_on_gpu(first.detector) or runs_on_gpu(other.detector)
-    return FP16.output if half else FP32.output

@@ -26,7 +26,7 @@ def draw_front(report: CompareReport, path: Path) -> None:
         OutputError: matplotlib is not installed, does not know the format, or the file cannot be written.
     """
     figure = front_figure(report, WIDE)
-    names = "   ".join(f"{number}: {one.contestant.name}" for number, one in enumerate(report.results, 1))
+    names = "   ".join(f"{one.number}: {one.contestant.name}" for one in report.results)
     figure.suptitle(names + (" (partial)" if report.partial else ""), fontsize=8, wrap=True)
     save_figure(figure, path)
 
@@ -45,8 +45,8 @@ def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = 
     figure = new_figure(inches)
     axes = figure.subplots()
     shown = [
-        (number, one, one.accuracy, one.latency.end_to_end)
-        for number, one in enumerate(report.results, 1)
+        (one.number, one, one.accuracy, one.latency.end_to_end)
+        for one in report.results
         if one.accuracy is not None and one.latency is not None
     ]
     for rank, (number, one, accuracy, times) in enumerate(sorted(shown, key=lambda place: place[3].p50_ms)):
@@ -74,7 +74,8 @@ def front_figure(report: CompareReport, inches: tuple[float, float], ink: str = 
         axes.xaxis.set_major_locator(LogLocator(subs=HALF_DECADE))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("milliseconds a frame, p50, p10 to p90", color=ink)
+    unit = "milliseconds of CPU time (no latency)" if report.cpu_time else "milliseconds"
+    axes.set_xlabel(f"{unit} a frame, p50, p10 to p90", color=ink)
     axes.set_ylabel("AP, points, 95 %", color=ink)
     axes.tick_params(colors=ink, which="both")
     for spine in axes.spines.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -147,15 +146,18 @@ class Result:
     """One contestant. None is what an interrupt left out.
 
     Attributes:
+        number: Its place on the command line, from 1.
         contestant: As typed.
         opened: The model as it opens in a process of its own: what it is, time to open it, memory.
         disk_bytes: Of the files that its backend reads.
         accuracy: Of its detections.
         latency: Of the same detector, one frame a call.
         against: The first one; None for itself.
-        best: Whether no other is both at least as accurate and at least as fast (on the Pareto front).
+        best: Whether no other is both at least as accurate and at least as fast (on the Pareto front), or it is equal
+            to such a one but for noise; never where it is the only one.
     """
 
+    number: int
     contestant: Contestant
     opened: Opened
     disk_bytes: int
@@ -167,10 +169,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A contestant that cannot be compared, and why."""
+    """A contestant that cannot be compared, its place on the command line from 1, and why."""
 
+    number: int
     contestant: Contestant
     error: str
+
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        named = self.error.startswith(str(self.contestant.path))
+        return f"{self.number}: {'' if named else f'{self.contestant.text}: '}{self.error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,7 @@ class CompareReport:
         frames: Pictures that latency was measured on.
         iterations: Timed calls of each that were asked for.
         warm_up: Calls before that.
+        cpu_time: Whether times are the process's CPU time, which is no latency.
         results: Contestants that ran, the first of which the others are held against.
         failures: The others.
         notes: What looks wrong with the data set.
@@ -204,18 +214,8 @@ class CompareReport:
     frames: int
     iterations: int
     warm_up: int
+    cpu_time: bool
     results: tuple[Result, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Say which points (milliseconds, AP) no other point beats: as fast and as accurate, and better in one of them."""
-    return [
-        not math.isnan(ms + ap)
-        and not any(
-            other_ms <= ms and other_ap >= ap and (other_ms, other_ap) != (ms, ap) for other_ms, other_ap in points
-        )
-        for ms, ap in points
-    ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NONE = "-"
 BEST = "*"
+MODEL = "model"  # heads a column of names
 BY_SIZE = {
     "AP": "ap",
     "AP50": "ap50",
@@ -31,22 +32,32 @@ BY_SIZE = {
 }
 
 
-def blocks(report: CompareReport) -> Iterator[Block]:
-    """Yield what was compared on what, what each is worth, how the others differ from the first, and doubts."""
+def blocks(report: CompareReport, *, named: bool = False) -> Iterator[Block]:
+    """Yield what was compared on what, what each is worth, how the others differ from the first, and doubts.
+
+    Args:
+        report: All of it.
+        named: Whether tables have the models' names beside their numbers.
+    """
     yield from map(Line, _head(report))
     yield from _contestants(report)
-    yield measured_table(report)
-    yield Line(
-        f"{BEST}: no other is as accurate and as fast. MB: files that run. MiB: a process that opens it and runs."
-    )
+    yield measured_table(report, named=named)
+    if any(result.best for result in report.results):
+        yield Line(f"{BEST}: no other is as accurate and as fast, or it is equal to such a one but for noise.")
+    yield Line("MB: files that run. MiB: a process that opens it and runs.")
     if report.pictures:
         yield Line(f"{resampling_note(report.pictures)}.")
     if len(report.results) > 1:
         yield Line(f"held against {report.results[0].contestant.text}", "heading")
-        yield held_table(report)
-        yield Line("speed: so many times as fast, by rounds. agree: matched of all that either found at 0.1 or more.")
-        for number, result in enumerate(report.results, 1):
-            yield from (Line(f"{number}: {found}") for found in (result.against.findings if result.against else ()))
+        yield held_table(report, named=named)
+        clock = ", in CPU time" if report.cpu_time else ""
+        yield Line(
+            f"speed: so many times as fast, by rounds{clock}. gain: of AP. "
+            "agree: matched of all that either found at 0.1 or more."
+        )
+        for result in report.results:
+            findings = result.against.findings if result.against else ()
+            yield from (Line(f"{result.number}: {found}") for found in findings)
     yield from ends(report)
 
 
@@ -54,79 +65,77 @@ def ends(report: CompareReport) -> Iterator[Line]:
     """Yield what is odd about the data, doubtful or missing."""
     yield from (Line(f"note: {report.annotations}: {line}") for line in report.notes)
     yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
-    for failure in report.failures:
-        named = failure.error.startswith(str(failure.contestant.path))
-        name = "" if named else f"{failure.contestant.text}: "
-        yield Line(f"failed: {name}{failure.error}", "error")
+    yield from (Line(f"failed: {failure.text}", "error") for failure in report.failures)
     if report.partial:
         yield Line("interrupted: these are partial results", "warning")
 
 
-def measured_table(report: CompareReport) -> Table:
-    """Return what each is worth, a row a model."""
-    headings = ("", "AP", "95 %", "p50 ms", "p90", "network", "MB", "MiB")
-    return table_of(headings, (_measured(number, result) for number, result in enumerate(report.results, 1)))
+def measured_table(report: CompareReport, *, named: bool = False) -> Table:
+    """Return what each is worth, a row a model; ``named`` as for ``blocks``."""
+    times = "CPU ms p50" if report.cpu_time else "p50 ms"
+    headings = (_heading(named=named), "AP", "AP 95 %", times, "p90", "network", "MB", "MiB")
+    return table_of(headings, (_measured(result, named=named) for result in report.results))
 
 
-def held_table(report: CompareReport) -> Table:
-    """Return how each of the others differs from the first."""
-    headings = ("", "speed", "10 to 90 %", "AP", "95 %", "agree %", "missed", "extra")
-    held = [(number, result.against) for number, result in enumerate(report.results, 1) if result.against]
-    return table_of(headings, (_held(number, against) for number, against in held))
+def held_table(report: CompareReport, *, named: bool = False) -> Table:
+    """Return how each of the others differs from the first; ``named`` as for ``blocks``."""
+    headings = (_heading(named=named), "speed", "10 to 90 %", "gain", "gain 95 %", "agree %", "missed", "extra")
+    held = [(_label(result, named=named), result.against) for result in report.results if result.against]
+    return table_of(headings, (_held(label, against) for label, against in held))
 
 
 def accuracy_table(report: CompareReport) -> Table | None:
     """Return AP by overlap and by size; None where nothing was judged."""
     rows = [
-        (str(number), *(points(result.accuracy.metrics[name]) for name in BY_SIZE.values()))
-        for number, result in enumerate(report.results, 1)
+        (_label(result), *(points(result.accuracy.metrics[name]) for name in BY_SIZE.values()))
+        for result in report.results
         if result.accuracy is not None
     ]
-    return table_of(("", *BY_SIZE), rows) if rows else None
+    return table_of((MODEL, *BY_SIZE), rows) if rows else None
 
 
 def stage_table(report: CompareReport) -> Table | None:
     """Return the median of each stage; None where nothing was timed."""
-    timed = [(number, result.latency) for number, result in enumerate(report.results, 1) if result.latency]
+    timed = [(_label(result), result.latency) for result in report.results if result.latency]
     names = list(dict.fromkeys(name for _, latency in timed for name in latency.stages))
     rows = [
         (
-            str(number),
+            label,
             *(ms_text(latency.stages[name].p50_ms) if name in latency.stages else NONE for name in names),
             ms_text(latency.end_to_end.p50_ms),
         )
-        for number, latency in timed
+        for label, latency in timed
     ]
-    return table_of(("", *map(stage_name, names), "end to end"), rows) if rows else None
+    return table_of((MODEL, *map(stage_name, names), "end to end"), rows) if rows else None
 
 
 def map_table(report: CompareReport) -> Table | None:
     """Return the error of each output beside the first's, marked where it means something; None without any."""
     rows = [
         (
-            str(number),
+            _label(result),
             *(f"{error:.1e}{'!' if name in maps.differing else ''}" for name, error in maps.errors.items()),
             f"{maps.tolerance:g}",
         )
-        for number, result in enumerate(report.results, 1)
+        for result in report.results
         if result.against is not None and (maps := result.against.maps) is not None
     ]
-    return table_of(("", *OUTPUT_NAMES, "allowed"), rows) if rows else None
+    return table_of((MODEL, *OUTPUT_NAMES, "allowed"), rows) if rows else None
 
 
 def opening_table(report: CompareReport) -> Table:
     """Return what opening each model took."""
     rows = [
         (
-            str(number),
+            _label(result),
             f"{result.opened.load_s:.2f}",
             ms_text(result.opened.first_inference_ms),
             f"{result.opened.peak_rss_mib:.0f}",
             NONE if result.opened.device_memory_mib is None else str(result.opened.device_memory_mib),
         )
-        for number, result in enumerate(report.results, 1)
+        for result in report.results
     ]
-    return table_of(("", "opened in s", "first call ms", "MiB", "MiB on the GPU"), rows)
+    return table_of((MODEL, "opened in s", "first call ms", "MiB", "MiB on the GPU"), rows)
 
 
 def points(value: float, sign: str = "") -> str:
@@ -139,11 +148,10 @@ def _head(report: CompareReport) -> list[str]:
     pictures = count_of(report.listed, "picture")
     if report.pictures < report.listed:
         pictures = f"{report.pictures} of {pictures}"
-    calls = f"{count_of(report.iterations, 'call')} of each in turns, after {report.warm_up} to warm up,"
+    calls = f"{_calls(report)} of each in turns, after {report.warm_up} to warm up,"
     gpu = "" if machine.gpu is None else f"; {machine.gpu.name}, driver {machine.gpu.driver_version}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    clocks = {result.latency.clock for result in report.results if result.latency}
-    times = "CPU time of the process" if "process" in clocks else "time"
+    times = "CPU time of the process (no latency)" if report.cpu_time else "time"
     return [
         f"{report.annotations}: {pictures}, {count_of(report.objects, 'object')}; COCO's AP, points of 100",
         f"{times} from a frame in memory to boxes: {calls} on {count_of(report.frames, 'picture')}",
@@ -151,19 +159,38 @@ def _head(report: CompareReport) -> list[str]:
     ]
 
 
+def _calls(report: CompareReport) -> str:
+    """Say how many timed calls were made; an interrupt leaves fewer than were asked for."""
+    made = sorted({result.latency.end_to_end.count for result in report.results if result.latency})
+    if made == [report.iterations]:
+        return count_of(report.iterations, "call")
+    return f"{' to '.join(map(str, made[:1] + made[1:][-1:]))} of {count_of(report.iterations, 'call')}"
+
+
+def _heading(*, named: bool) -> str:
+    return MODEL if named else ""
+
+
+def _label(result: Result, *, named: bool = True) -> str:
+    """Return what stands for a model in a row."""
+    return f"{result.number} {result.contestant.name}" if named else str(result.number)
+
+
 def _contestants(report: CompareReport) -> Iterator[Line]:
-    for number, result in enumerate(report.results, 1):
+    for result in report.results:
         opened = result.opened
         sizes = " ".join(f"{height}x{width}" for height, width in opened.input_sizes[:3])
         more = " ..." if len(opened.input_sizes) > 3 else ""
-        yield Line(f"{number}: {result.contestant.text}: {opened.backend}, {opened.precision}, input {sizes}{more}")
+        yield Line(
+            f"{result.number}: {result.contestant.text}: {opened.backend}, {opened.precision}, input {sizes}{more}"
+        )
 
 
-def _measured(number: int, result: Result) -> tuple[str, ...]:
+def _measured(result: Result, *, named: bool) -> tuple[str, ...]:
     accuracy, latency = result.accuracy, result.latency
     network = None if latency is None else latency.stages.get("network")
     return (
-        f"{number}{BEST if result.best else ''}",
+        f"{_label(result, named=named)}{BEST if result.best else ''}",
         *_cells(accuracy, lambda one: (points(one.metrics["ap"]), f"{points(one.low)} to {points(one.high)}"), 2),
         *_cells(latency, lambda one: (ms_text(one.end_to_end.p50_ms), ms_text(one.end_to_end.p90_ms)), 2),
         *_cells(network, lambda one: (ms_text(one.p50_ms),), 1),
@@ -172,9 +199,9 @@ def _measured(number: int, result: Result) -> tuple[str, ...]:
     )
 
 
-def _held(number: int, against: Against) -> tuple[str, ...]:
+def _held(label: str, against: Against) -> tuple[str, ...]:
     return (
-        str(number),
+        label,
         *_cells(against.speed, lambda one: (f"{one.median:.2f}", f"{one.low:.2f} to {one.high:.2f}"), 2),
         *_cells(
             against.ap, lambda one: (points(one.points, "+"), f"{points(one.low, '+')} to {points(one.high, '+')}"), 2

@@ -9,6 +9,7 @@ from cornernet_bench.compare_picture import NARROW, WIDE, front_figure
 from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table, stage_table
 from cornernet_bench.html_page import Picture, page
 from cornernet_bench.report_blocks import Line
+from cornernet_runtime.cli.common import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,19 +23,20 @@ def compare_page(report: CompareReport, date: str, command: str) -> str:
 
     Needs what ``outputs.check_page`` asks for.
     """
-    title = f"{len(report.results)} models compared" + (" (partial)" if report.partial else "")
+    title = f"{count_of(len(report.results), 'model')} compared" + (" (partial)" if report.partial else "")
     return page(title, _parts(report), date, command)
 
 
 def _parts(report: CompareReport) -> Iterator[Block | Picture]:
-    yield from blocks(report)
+    yield from blocks(report, named=True)
+    times = "milliseconds of CPU time" if report.cpu_time else "milliseconds"
     if any(result.accuracy and result.latency for result in report.results):
         yield Line("Accuracy over time", "heading")
         draw = functools.partial(front_figure, report)
-        yield Picture(draw, WIDE, NARROW, "AP over milliseconds a frame; the line joins models that no other beats")
+        yield Picture(draw, WIDE, NARROW, f"AP over {times} a frame; the line joins models that no other beats")
     for title, table, note in (
         ("Accuracy", accuracy_table(report), "COCO's AP by overlap and by size of the objects, points of 100."),
-        ("Stages", stage_table(report), "Medians, milliseconds. Of a GPU's stages its own clock tells, in other runs."),
+        ("Stages", stage_table(report), f"Medians, {times}. Of a GPU's stages its own clock tells, in other runs."),
         (
             "Outputs of the network",
             map_table(report),

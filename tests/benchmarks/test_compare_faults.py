@@ -9,6 +9,7 @@ from faulty_models import FAULTS, perturb, shipped_with_scenes, write_faulty_mod
 from cornernet_bench import compare_findings
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_contestant import parse_contestant
+from cornernet_bench.compare_expected import Expected
 from cornernet_bench.compare_report import CompareRequest
 
 SCENES = 8
@@ -84,7 +85,7 @@ def test_a_loss_of_ap_is_looked_for_by_the_oracle_too(results):
 
 
 def test_a_loss_of_ap_within_the_tolerance_of_the_maps_is_laid_at_its_head(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare_findings, "_tolerance", lambda *_: 10.0)
+    monkeypatch.setattr(compare_findings, "expected", lambda *_: Expected("int8", 10.0, 0.5))
     folder = shipped_with_scenes(tmp_path, SCENES)
     source = folder / "tiny" / "model.onnx"
     model = onnx.load(source)
@@ -97,4 +98,5 @@ def test_a_loss_of_ap_within_the_tolerance_of_the_maps_is_laid_at_its_head(tmp_p
     assert against.maps.differing == ()
     assert against.ap.high < -1
     assert against.cause == "tl_embed"
+    assert against.findings[0].endswith("but AP falls by more than the 0.5 that it may cost")
     assert "the fault is in tl_embed" in against.findings[-1]

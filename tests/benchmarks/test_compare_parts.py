@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from conftest import SMALL_SPEC, small_model
 
-from cornernet_bench.compare_contestant import Contestant, disk_bytes, parse_contestant
+from cornernet_bench.compare_contestant import TORCH_BACKENDS, Contestant, disk_bytes, parse_contestant
+from cornernet_bench.compare_entrant import Entrant
+from cornernet_bench.compare_front import front, stars
 from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Agreement, Ratio, front
+from cornernet_bench.compare_report import Agreement, Ratio
 from cornernet_bench.latency_machine import peak_rss_mib
+from cornernet_bench.latency_subjects import END_TO_END
 from cornernet_bench.models import open_model
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend import HALF, TorchBackend
+from cornernet_export.torch_network import CUDA, CUDA_FP32
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, ModelError
 
@@ -59,6 +63,18 @@ def test_what_exists_as_typed_has_no_options(tmp_path):
         ("m:stacks=none", "expected an option flip, scales=S,S,..., size=HxW or stacks=N, got 'stacks=none'"),
         ("m:size=511", "expected HxW such as 511x511, got '511'"),
         ("m:stacks=1:stacks=2", "m:stacks=1:stacks=2: stacks is given twice"),
+        (
+            "m:stacks=1",
+            "m:stacks=1: a checkpoint is cut as it is opened; export this one again with --stacks 1",
+        ),
+        (
+            "m@foo",
+            "m@foo: a bundle or an .onnx file runs in tensorrt, onnxruntime, openvino, openvino-bf16, got 'foo'",
+        ),
+        (
+            "m.pkl@openvino",
+            "m.pkl@openvino: a checkpoint runs in torch, torch-fp16, torch-cuda, torch-cuda-fp32, got 'openvino'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_name_is_told(text, message):
@@ -68,8 +84,12 @@ def test_what_is_wrong_with_a_name_is_told(text, message):
 
 
 def test_the_short_name_has_no_folders():
-    assert parse_contestant("a/b/tiny@torch:flip").name == "tiny@torch:flip"
+    assert parse_contestant("a/b/tiny@openvino:flip").name == "tiny@openvino:flip"
     assert parse_contestant("a/b/").name == "b"
+
+
+def test_the_backends_of_checkpoints_are_those_of_the_exporter():
+    assert TORCH_BACKENDS == ("torch", HALF, CUDA, CUDA_FP32)
 
 
 # Files.
@@ -108,6 +128,33 @@ def test_stacks_that_are_not_there_are_refused(checkpoint_path, bundle_path):
 def test_the_front_holds_what_no_other_beats():
     points = [(10, 50), (20, 60), (20, 55), (30, 60), (5, 10), (10, 50), (1, math.nan), (math.nan, 99)]
     assert front(points) == [True, True, False, False, True, True, False, False]
+
+
+def entrant(ap, times, resampled):
+    """A contestant of which nothing but AP and times is known."""
+    one = Entrant(1, Contestant("", Path()), None, None, 0, (), "host")
+    one.samples, one.metrics, one.resampled = [{END_TO_END: time} for time in times], {"ap": ap}, np.array(resampled)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("times", "resampled", "starred"),
+    [
+        ([9, 12, 11], [50, 49, 51], True),  # as fast in a round, and not always less accurate
+        ([9, 12, 11], [49, 48, 50], False),  # less accurate on every set of pictures
+        ([12, 13, 12], [50, 49, 51], False),  # slower in every round
+    ],
+)
+def test_what_is_within_the_noise_of_the_best_is_starred_too(times, resampled, starred):
+    best = entrant(50.0, [10, 11, 10.5], [50, 49.5, 50.5])
+    other = entrant(49.9, times, resampled)
+    assert stars([best, other]) == [True, starred]
+    assert stars([other, best]) == [starred, True]
+
+
+def test_a_lone_one_is_not_starred():
+    assert stars([entrant(50.0, [10], [50])]) == [False]
+    assert stars([]) == []
 
 
 def test_a_ratio_is_of_the_rounds_that_both_have():
