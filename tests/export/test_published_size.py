@@ -27,7 +27,7 @@ from pathlib import Path
 
 import onnx
 
-from cornernet_export.bundle_export import _save
+from cornernet_export.bundle_export import save_onnx
 from cornernet_export.model import CornerNet, preset
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.spec import ModelSpec
@@ -36,7 +36,7 @@ config = preset("cornernet-104")
 names = tuple(f"class {index}" for index in range(config.classes))
 spec = ModelSpec("cornernet-104", names, config.stride, config.modulus, (511, 511), (511, 511))
 path = Path(sys.argv[1])
-_save(build_onnx(CornerNet(config).eval(), spec), path)
+save_onnx(build_onnx(CornerNet(config).eval(), spec), path)
 usage = resource.getrusage(resource.RUSAGE_SELF)
 wall = time.perf_counter() - begin
 
