@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, OutputError, VideoError
+from cornernet_runtime.interrupt import Interrupt
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sinks import JsonLines, Sink, part_of
 from cornernet_runtime.video.sources import Camera, Part
@@ -166,10 +167,13 @@ def _detect(
             with _ending([] if writer is None else [writer], whole=request.duration is None):
                 for found in stream:
                     result = replace(found, detections=found.detections.above(request.score))
-                    counts.update(name for _, _, name in result.detections)
-                    for sink in sinks:
-                        sink.write(result)
+                    with Interrupt() as interrupt:  # a frame goes into all sinks, and whole, or into none
+                        counts.update(name for _, _, name in result.detections)
+                        for sink in sinks:
+                            sink.write(result)
                     watch(stream, result)
+                    if interrupt.asked:
+                        raise KeyboardInterrupt
         finally:
             stream.close()
             written = target if target is not None and target.exists() else None

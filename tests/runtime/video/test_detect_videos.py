@@ -22,6 +22,7 @@ from video_clips import decoded, moving_shapes, truncated, write_clip
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
+from cornernet_runtime.video import writer
 from cornernet_runtime.video.detect import are_videos
 from cornernet_runtime.video.file import VideoFile
 
@@ -239,6 +240,22 @@ def started(bundle_path, *arguments, **options):
 def long_clip(tmp_path_factory):
     images = list(moving_shapes(50))
     return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", images * 60, sound=120)
+
+
+def test_an_interrupt_within_the_writing_of_a_frame_comes_after_it(detect, clip, tmp_path, monkeypatch):
+    drawn = []
+
+    def drawing(image, detections):
+        drawn.append(image)
+        if len(drawn) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return draw_detections(image, detections)
+
+    monkeypatch.setattr(writer, "draw_detections", drawing)
+    status, _, _ = detect(clip, "--output", tmp_path, "--json", tmp_path / "a.jsonl")
+    assert status == 130
+    assert len(rows_of((tmp_path / "a.jsonl").read_text())) == 20
+    assert [seconds for seconds, _ in decoded(tmp_path / "clip.mp4")] == [Fraction(index, 25) for index in range(20)]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

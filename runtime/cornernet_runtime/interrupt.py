@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of within one."""
+"""Ctrl-C between two pieces of work instead of within one."""
 
 from __future__ import annotations
 
