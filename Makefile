@@ -34,11 +34,8 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure 
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
 	@echo "To type the commands yourself: . $(BIN)/activate"
 
-# The runtime's tests have a process of their own: when they had run, an interrupt that a later test raises in the same
-# process ended it with a segmentation fault. Which library leaves that behind is not known yet.
 test: lint ## Check the style of the tree, then run every test
-	$(BIN)/python -m pytest --ignore=tests/runtime
-	$(BIN)/python -m pytest tests/runtime
+	$(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## Check style and types only, with what .pre-commit-config.yaml lists
 	@if [ -e .git ]; then $(BIN)/pre-commit run --all-files; \
