@@ -123,7 +123,7 @@ def server(model):
     need("websockets")
     program = command("web_socket_server.py", model, 0)
     with subprocess.Popen(  # noqa: S603 - our own command
-        program, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        program, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         yield process.stdout.readline().strip()  # printed when it listens
         process.terminate()

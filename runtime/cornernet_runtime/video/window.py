@@ -56,7 +56,8 @@ class Window:
             return False
         if self._source != result.frame.source:
             self._source = result.frame.source
-            cv2.setWindowTitle(self._name, f"{self._title}: {self._source}")
+            readable = self._source.encode("utf-8", "replace").decode()  # a file's name may be no UTF-8
+            cv2.setWindowTitle(self._name, f"{self._title}: {readable}")
         cv2.imshow(self._name, picture)
         key = cv2.waitKey(1) & 0xFF
         return key not in ENDING_KEYS and self._is_open()

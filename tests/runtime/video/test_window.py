@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from video_clips import decoded, moving_shapes, write_clip
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.errors import OutputError
+from cornernet_runtime.video import window
 from cornernet_runtime.video.window import Window
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,6 +48,21 @@ with Detector.open(sys.argv[1]) as detector, Window("trial") as window, detector
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", moving_shapes(9, (720, 2560)))
+
+
+class Watcher:
+    """A window for machines without: whoever looks at it has seen enough after 5 frames."""
+
+    closed = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        Watcher.closed = True
+
+    def show(self, result):
+        return result.index < 4
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +114,17 @@ def test_pictures_have_no_window(bundle_path, capsys):
         main([str(bundle_path), "a.png", "--show"])
     assert caught.value.code == 2
     assert "--show is for videos and cameras; a.png is neither" in capsys.readouterr().err
+
+
+def test_who_has_seen_enough_ends_the_run_and_keeps_what_was_written(bundle_path, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(window, "Window", Watcher)
+    lines = tmp_path / "a.jsonl"
+    status = main([str(bundle_path), str(clip), "--show", "--output", str(tmp_path), "--json", str(lines)])
+    assert status == 130
+    assert "error: interrupted: what was done until then is kept" in capsys.readouterr().err
+    assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == list(range(5))
+    assert len(decoded(tmp_path / "clip.mp4")) == 5
+    assert Watcher.closed
 
 
 def test_frames_are_shown_until_the_window_is_closed(bundle_path, clip, screen):
