@@ -82,13 +82,20 @@ def test_the_file_holds_the_frames_at_25_a_second(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--output", "folder"], ["--images", "3"], ["--video", "a.mp4", "--seconds", "0"]]
+    "arguments",
+    [
+        [],
+        ["--output", "folder"],
+        ["--images", "3"],
+        ["--output", "folder", "--video", "a.mp4"],
+        ["--video", "a.mp4", "--seconds", "0"],
+    ],
 )
 def test_wrong_usage_is_told(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["shapes", *arguments])
     assert caught.value.code == 2
-    said = "--seconds: expected a whole number" if "--video" in arguments else "(--output DIR --images N) or a video"
+    said = "--seconds: expected a whole number" if "--seconds" in arguments else "(--output DIR --images N) or a video"
     assert said in capsys.readouterr().err
 
 

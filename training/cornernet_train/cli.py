@@ -28,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.run is _shapes and not arguments.video and not (arguments.output and arguments.images):
-        parser.error("shapes writes pictures (--output DIR --images N) or a video (--video FILE)")
+    if arguments.run is _shapes:
+        given = [bool(value) for value in (arguments.output, arguments.images, arguments.video)]
+        if given not in ([True, True, False], [False, False, True]):
+            parser.error("shapes writes pictures (--output DIR --images N) or a video (--video FILE)")
     return run_command(lambda: arguments.run(arguments))
 
 
