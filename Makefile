@@ -22,7 +22,7 @@ help: ## Print this list
 PLUGIN := build/release/plugins/libcornernet_plugins.so
 MODEL := models/cornernet-tiny/cornernet-tiny.safetensors
 
-demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate the pictures
+demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate pictures and a video
 	rm -rf build/demo
 	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 60 --seed 2026
 	$(BIN)/cornernet-export $(MODEL) --output build/tiny --force
@@ -31,7 +31,10 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure 
 	  --annotations build/demo/scenes/annotations.json --images build/demo/scenes/images
 	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --score 0.5 --output build/demo/detections --json build/demo/detections.jsonl
 	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --score 0.5 --corners --output build/demo/corners
+	$(BIN)/cornernet-train shapes --video build/demo/shapes.mp4 --seed 2
+	$(BIN)/cornernet-detect build/tiny build/demo/shapes.mp4 --score 0.5 --output build/demo/video --json build/demo/video.jsonl
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
+	@echo "Annotated video: build/demo/video/shapes.mp4"
 	@echo "To type the commands yourself: . $(BIN)/activate"
 
 test: lint ## Check the style of the tree, then run every test
@@ -66,11 +69,13 @@ clean: ## Remove what builds, tests and linters left; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last. A .venv without it is half made and made anew; one that is older than its two sources is
-# brought up to date in place. Without build isolation the build back end is pinned as well.
+# brought up to date in place. Without build isolation the build back end is pinned as well. trackers, of an example, asks
+# for opencv-python, which would overwrite the headless one; it works with that as well.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or later is needed, and\
 	 '$(PYTHON)' is not: install one and name it, as in make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
 	@[ -e $@ ] || { echo "Making $(VENV), some minutes the first time"; $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP_INSTALL) hatchling editables
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
+	@$(PIP_INSTALL) --no-deps trackers
 	@touch $@
