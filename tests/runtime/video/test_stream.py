@@ -18,7 +18,7 @@ from video_clips import moving_shapes, truncated, write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
-from cornernet_runtime.video import stream as stream_module
+from cornernet_runtime.video import crew as crew_module
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sources import Frames
 
@@ -290,7 +290,7 @@ def test_what_is_wrong_with_a_file_is_warned_of_once_at_its_end(detector, tmp_pa
 
 
 def test_a_source_that_does_not_answer_is_not_waited_for_without_end(detector, monkeypatch):
-    monkeypatch.setattr(stream_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(crew_module, "PATIENCE", 0.2)
     answer = threading.Event()
 
     def silent():
