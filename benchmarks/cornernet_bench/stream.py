@@ -19,6 +19,7 @@ from cornernet_bench.stream_clip import draw_clip, first_frames
 from cornernet_bench.stream_live import live_failures, measure_live
 from cornernet_bench.stream_report import StreamReport
 from cornernet_bench.stream_soak import check_system, measure_soak, soak_failures
+from cornernet_bench.stream_sources import SourcesWork, measure_sources, sources_failures
 from cornernet_bench.stream_throughput import Work, measure_throughput, throughput_failures
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import OutputError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.stream_report import Live, OnProgress, Soak, StreamRequest, Throughput
+    from cornernet_bench.stream_report import Live, OnProgress, Soak, Sources, StreamRequest, Throughput
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame
 
@@ -77,6 +78,7 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
         frame_size=first.image.shape[:2],
         throughput=parts.throughput,
         live=parts.live,
+        sources=parts.sources,
         soak=parts.soak,
         failures=tuple(_failures(parts)),
         warnings=tuple(warnings),
@@ -89,13 +91,14 @@ class _Parts:
 
     soak: Soak | None = None
     live: Live | None = None
+    sources: Sources | None = None
     throughput: Throughput | None = None
     partial: bool = False
 
     @property
     def measured(self) -> bool:
         """Whether there is anything to report."""
-        return any(part is not None for part in (self.soak, self.live, self.throughput))
+        return any(part is not None for part in (self.soak, self.live, self.sources, self.throughput))
 
 
 def _measure_parts(
@@ -113,12 +116,15 @@ def _measure_parts(
     """
     if request.soak_frames:
         parts.soak, parts.partial = measure_soak(detector, folder, request.soak_frames, on_progress)
-    if parts.partial or not (request.live_fps or request.rounds):
+    if parts.partial or not (request.live_fps or request.sources or request.rounds):
         return
     on_progress("reading the clip", 0, 0)
     frames = hold(path, request.clip_frames)
     if request.live_fps:
         parts.live, parts.partial = measure_live(detector, frames, request.live_fps, request.live_frames, on_progress)
+    if request.sources and not parts.partial:
+        sources = SourcesWork(request, detector, frames)
+        parts.sources, parts.partial = measure_sources(sources, request.rounds or 1, on_progress)
     if request.rounds and not parts.partial:
         with ExitStack() as stack:
             alone = detector
@@ -133,6 +139,8 @@ def _failures(parts: _Parts) -> Iterator[str]:
         yield from soak_failures(parts.soak)
     if parts.live is not None:
         yield from live_failures(parts.live)
+    if parts.sources is not None:
+        yield from sources_failures(parts.sources)
     if parts.throughput is not None:
         yield from throughput_failures(parts.throughput)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/stream.schema.json
 FASTEST = 1000.0  # frames a second of a live source
+MOST_SOURCES = 256
 LARGEST_SIDE = 4320  # pixels of a drawn frame
 
 
@@ -30,7 +31,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         "stream",
         help="frames a second, lag and leaks of video streams",
         description="Measure a model in video streams: many small frames, after which nothing may be left (exit status "
-        "1 if it is), with --live a live source, of which the newest frame is taken, and a clip from file to file, "
+        "1 if it is), with --live a live source, of which the newest frame is taken, with "
+        "--sources many sources into one model, and a clip from file to file, "
         "beside what its stages allow.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle, an .onnx file or a checkpoint")
@@ -59,6 +61,17 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     live = parser.add_argument_group("live source")
     live.add_argument("--live", type=_rate, metavar="FPS", help="measure one of this rate (default: none)")
     live.add_argument("--live-frames", type=count_text, default=600, metavar="N", help="that it gives (default 600)")
+    sources = parser.add_argument_group("many sources")
+    sources.add_argument(
+        "--sources",
+        type=_source_count,
+        default=0,
+        metavar="N",
+        help="into one model at once, beside one (default: none)",
+    )
+    sources.add_argument(
+        "--source-frames", type=count_text, default=40, metavar="N", help="that each gives in a round (default 40)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
     add_view_options(parser)
     parser.set_defaults(run=_run)
@@ -86,6 +99,8 @@ def _run(arguments: argparse.Namespace) -> int:
         soak_frames=arguments.frames,
         live_fps=arguments.live,
         live_frames=arguments.live_frames,
+        sources=arguments.sources,
+        source_frames=arguments.source_frames,
         folder=arguments.folder,
     )
     with progress_bar(console) as say:
@@ -109,6 +124,13 @@ def as_json(report: StreamReport) -> dict[str, Any]:
 def count_or_none(text: str) -> int:
     """Return the whole number of an option that counts something, of which there may be none."""
     return 0 if text == "0" else count_text(text)
+
+
+def _source_count(text: str) -> int:
+    count = count_text(text)
+    if not 2 <= count <= MOST_SOURCES:
+        raise argparse.ArgumentTypeError(f"expected 2 to {MOST_SOURCES} sources, got {text!r}")
+    return count
 
 
 def _frame_size(text: str) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class StreamRequest:
         soak_frames: Frames of the soak; 0 leaves it out.
         live_fps: Rate of a live source; None leaves it out.
         live_frames: Frames that it gives.
+        sources: That go into one model at once; 0 leaves that out.
+        source_frames: Frames that each gives, in every round.
         folder: Where clips are written, each in a folder that is removed; None takes the system's.
     """
 
@@ -54,6 +56,8 @@ class StreamRequest:
     soak_frames: int = 500
     live_fps: float | None = None
     live_frames: int = 600
+    sources: int = 0
+    source_frames: int = 40
     folder: Path | None = None
 
 
@@ -160,6 +164,44 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """Many sources into one model, by round, from memory and with nothing drawn or written.
+
+    Attributes:
+        rounds: That are complete.
+        count: Sources.
+        frames_each: Frames that each gives in a round.
+        batch: Frames that are run together, at most.
+        one: One source with as many frames as all, by ``Detector.stream``.
+        many: All of them, by ``MultiStream``.
+        some_die: The same, while some fail halfway.
+        of_one: One source's time of a frame through that of many, by round: 1 is as fast as one.
+        of_many: The time of a frame of many through that while some die, by round: 1 is as fast as if none did.
+        dying: Sources that fail, the first ones.
+        least_share: Results of the source that has the fewest when half of all are given, through an equal share; the
+            least of all rounds.
+        given: Results by source, over all rounds.
+        given_as_some_die: The same, while some fail.
+        in_order: Whether no frame came twice or after a later one of its source.
+    """
+
+    rounds: int
+    count: int
+    frames_each: int
+    batch: int
+    one: Way
+    many: Way
+    some_die: Way
+    of_one: Ratio
+    of_many: Ratio
+    dying: int
+    least_share: float
+    given: dict[str, int]
+    given_as_some_die: dict[str, int]
+    in_order: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What a process holds at a moment.
 
@@ -211,6 +253,7 @@ class StreamReport:
         frame_size: Height and width of the first.
         throughput: From file to file.
         live: A live source.
+        sources: Many sources.
         soak: Many frames.
         failures: What is wrong with the stream, for people.
         warnings: What makes the figures doubtful, for people.
@@ -223,6 +266,7 @@ class StreamReport:
     frame_size: Size
     throughput: Throughput | None
     live: Live | None
+    sources: Sources | None
     soak: Soak | None
     failures: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.compare_report import Ratio
     from cornernet_bench.report_blocks import Block
-    from cornernet_bench.stream_report import Live, Soak, StreamReport, Throughput
+    from cornernet_bench.stream_report import Live, Soak, Sources, StreamReport, Throughput
     from cornernet_bench.timing import Summary
 
 NAMES = {"writing": "drawing, encoding"}
@@ -34,6 +34,8 @@ def blocks(report: StreamReport) -> Iterator[Block]:
         yield from _soak(report.soak)
     if report.live is not None:
         yield from _live(report.live)
+    if report.sources is not None:
+        yield from _sources(report.sources)
     if report.throughput is not None:
         yield from _throughput(report.throughput)
     yield from (Line(f"warning: {line}", "warning") for line in report.warnings)
@@ -74,6 +76,24 @@ def _live(live: Live) -> Iterator[Block]:
     rows = {"lag, read to result": live.lag, "preprocess to boxes": live.detecting, "source late": live.late}
     yield _times(rows)
     yield Line(f"p99 of lag is {live.lag_ratio:.2f} times the median from preprocess to boxes")
+
+
+def _sources(sources: Sources) -> Iterator[Block]:
+    frames, rounds = count_of(sources.frames_each, "frame"), count_of(sources.rounds, "round")
+    yield Line(
+        f"sources: {sources.count} of {frames} each, {sources.batch} run together at most, by {rounds}", "heading"
+    )
+    ways = {
+        "one source": sources.one,
+        f"{sources.count} sources": sources.many,
+        f"{sources.dying} of them die": sources.some_die,
+    }
+    rows = [[name, *_both(way.cpu, way.wall), f"{way.fps:.1f}"] for name, way in ways.items()]
+    yield table_of(["sources", "CPU ms", "spread", "wall ms", "spread", "frames/s"], rows, ["sources"])
+    yield Line(
+        f"all together {_ratio(sources.of_one)} times as fast as one, {_ratio(sources.of_many)} times while some die; "
+        f"halfway the slowest source had {sources.least_share:.0%} of an equal share"
+    )
 
 
 def _throughput(measured: Throughput) -> Iterator[Block]:

@@ -133,7 +133,7 @@ class Work:
 
     def read(self) -> Costs:
         """Read the clip."""
-        return {READING: _cost(lambda: _drain(self._source()), self.count)}
+        return {READING: cost_of(lambda: _drain(self._source()), self.count)}
 
     def detect(self) -> Costs:
         """Detect in the frames that are held, each step timed; on a GPU as one."""
@@ -146,7 +146,7 @@ class Work:
 
         self._alone.stages = both
         with thread_limit(1, torch=self._request.model.suffix in CHECKPOINTS):
-            total = _cost(self._detect_alone, self.held)
+            total = cost_of(self._detect_alone, self.held)
         if runs_on_gpu(self._alone):
             return {DETECTING: replace(total, whole=total.wall)}
         steps = {name: Cost(wall.times[name] / self.held, cpu.times[name] / self.held) for name in wall.times}
@@ -156,16 +156,16 @@ class Work:
     def write(self) -> Costs:
         """Draw and encode the frames that are held, with what the loop found in them."""
         results = (_result(*pair) for pair in zip(self._frames, self._found, strict=False))
-        return {WRITING: _cost(lambda: _write(results, self._target), self.held)}
+        return {WRITING: cost_of(lambda: _write(results, self._target), self.held)}
 
     def loop(self) -> Costs:
         """Go from file to file, one frame after the other."""
-        return {LOOP: _cost(self._loop, self.count)}
+        return {LOOP: cost_of(self._loop, self.count)}
 
     def stream(self) -> Costs:
         """Go from file to file by ``Detector.stream``, and compare what it finds with the loop's."""
         found: list[Detections] = []
-        cost = _cost(lambda: found.extend(self._stream()), self.count)
+        cost = cost_of(lambda: found.extend(self._stream()), self.count)
         self.compared += max(len(found), self.count)
         pairs = zip(found, self._found, strict=False)
         self.equal += sum(same_detections(one, other, self.tolerance_px) for one, other in pairs)
@@ -209,8 +209,8 @@ def throughput_of(rounds: Sequence[Costs], work: Work, cores: int) -> Throughput
         held=work.held,
         cores=cores,
         stages=stages,
-        loop=_way([costs[LOOP] for costs in rounds]),
-        stream=_way([costs[STREAM] for costs in rounds]),
+        loop=way_of([costs[LOOP] for costs in rounds]),
+        stream=way_of([costs[STREAM] for costs in rounds]),
         ideal_fps=1000 / ideal,
         limit=limit,
         of_ideal=Ratio.of([ideal_of(part, cores)[0] for part in parts], streamed),
@@ -250,12 +250,13 @@ def same_detections(found: Detections, expected: Detections, tolerance_px: float
     return all(np.allclose(one, other, rtol=0, atol=most) for one, other, most in pairs)
 
 
-def _way(costs: Sequence[Cost]) -> Way:
+def way_of(costs: Sequence[Cost]) -> Way:
+    """Return what a frame took in some rounds, at least one."""
     cpu, wall = (summarise([getattr(cost, clock) for cost in costs]) for clock in ("cpu", "wall"))
     return Way(cpu, wall, 1000 / wall.p50_ms)
 
 
-def _cost(work: Callable[[], object], frames: int) -> Cost:
+def cost_of(work: Callable[[], object], frames: int) -> Cost:
     """Run something and return what a frame of it took."""
     clocks = (time.perf_counter, time.process_time, time.thread_time)
     starts = [clock() for clock in clocks]

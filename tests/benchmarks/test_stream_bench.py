@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cornernet_bench import stream_soak
 from cornernet_bench.cli import main
 from cornernet_bench.stream import doubts, hold, measure
 from cornernet_bench.stream_report import StreamRequest
+from cornernet_bench.stream_sources import SourcesWork
 from cornernet_bench.stream_throughput import same_detections
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetError, OutputError, VideoError
@@ -47,6 +49,7 @@ def written(bundle_path, batch_bundle_path, checkpoint_path, clip, tmp_path_fact
         "checkpoint": (checkpoint_path, clip, "--rounds", 1, "--frames", 0, "--batch", 1, "--flip"),
         "soak": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 60),
         "live": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 0, "--live", 100, "--live-frames", 40),
+        "sources": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 0, "--sources", 4, "--source-frames", 6),
         "whole": (bundle_path, clip, "--rounds", 1, "--frames", 10, "--live", 200, "--live-frames", 5),
     }
     return {
@@ -80,13 +83,14 @@ def test_the_schema_knows_every_key_and_refuses_others(reports):
         whole | {"soak": whole["soak"] | {"memory_mib": []}},
         whole | {"throughput": whole["throughput"] | {"limit": "luck"}},
         whole | {"live": whole["live"] | {"in_order": 1}},
+        whole | {"sources": {}},
     ]
     assert all(list(problems(report, SCHEMA)) for report in wrong)
 
 
 def test_parts_are_those_that_were_asked_for(written, bundle_path, clip):
     parts = {
-        name: [part for part in ("throughput", "live", "soak") if report[part] is not None]
+        name: [part for part in ("throughput", "sources", "live", "soak") if report[part] is not None]
         for name, (_, report) in written.items()
     }
     assert parts == {
@@ -95,10 +99,11 @@ def test_parts_are_those_that_were_asked_for(written, bundle_path, clip):
         "checkpoint": ["throughput"],
         "soak": ["soak"],
         "live": ["live"],
+        "sources": ["sources"],
         "whole": ["throughput", "live", "soak"],
     }
-    assert [report["failures"] for _, report in written.values()] == [[]] * 6
-    assert [status for status, _ in written.values()] == [0] * 6
+    assert [report["failures"] for _, report in written.values()] == [[]] * 7
+    assert [status for status, _ in written.values()] == [0] * 7
     drawn, whole = written["drawn"][1], written["whole"][1]
     assert (drawn["video"], drawn["frame_size"]) == ("drawn", [96, 128])
     assert (whole["video"], whole["frame_size"]) == (str(clip), [126, 190])
@@ -210,6 +215,58 @@ def test_every_frame_of_a_live_source_is_given_or_dropped(reports):
     assert 0 < live["detecting"]["p50_ms"] <= live["lag"]["p99_ms"]
 
 
+# Many sources.
+
+
+def test_every_source_gives_its_frames_and_those_that_die_what_came_before(reports):
+    sources = reports["sources"]["sources"]
+    assert (sources["count"], sources["frames_each"], sources["rounds"], sources["batch"]) == (4, 6, 1, 1)
+    assert sources["given"] == {f"source {number}": 6 for number in (1, 2, 3, 4)}
+    assert sources["dying"] == 1
+    assert sources["given_as_some_die"] == {"source 1": 3, "source 2": 6, "source 3": 6, "source 4": 6}
+    assert sources["in_order"] is True
+    assert 0 <= sources["least_share"] <= 1
+    for way in ("one", "many", "some_die"):
+        assert sources[way]["fps"] == pytest.approx(1000 / sources[way]["wall"]["p50_ms"])
+    walls = {way: sources[way]["wall"]["p50_ms"] for way in ("one", "many", "some_die")}
+    assert sources["of_one"]["median"] == pytest.approx(walls["one"] / walls["many"])
+    assert sources["of_many"]["median"] == pytest.approx(walls["many"] / walls["some_die"])
+
+
+def test_sources_run_together_what_one_run_takes(batch_bundle_path, clip):
+    flags = {"rounds": 1, "soak_frames": 0, "sources": 2, "source_frames": 3, "workers": 1}
+    request = StreamRequest(batch_bundle_path, clip, **flags)
+    with Detector.open(batch_bundle_path, threads=1) as detector:
+        frames = hold(clip, 4)
+        works = [SourcesWork(replace(request, batch=batch), detector, frames) for batch in (None, 3, 9)]
+        assert [work.batch for work in works] == [1, 3, 4], "the network takes 4"
+        run = works[1].many()
+    assert run.given == {"source 1": 3, "source 2": 3}
+    assert run.in_order
+
+
+def test_an_error_that_is_no_sources_own_is_raised(bundle_path, clip, monkeypatch):
+    opened, open_sources = threading.Event(), SourcesWork._open
+
+    def fail(*_):
+        opened.wait(60)
+        raise LookupError("no network")
+
+    def then_fail(*arguments):
+        stream = open_sources(*arguments)
+        opened.set()
+        return stream
+
+    request = StreamRequest(bundle_path, clip, sources=2, source_frames=4)
+    with Detector.open(bundle_path, threads=1) as detector:
+        work = SourcesWork(request, detector, hold(clip, 2))
+        monkeypatch.setattr(Detector, "batch", fail)
+        monkeypatch.setattr(SourcesWork, "_open", then_fail)
+        for method in (work.many, work.some_die, work.one):
+            with pytest.raises(VideoError, match="LookupError: no network"):
+                method()
+
+
 # Soak.
 
 
@@ -254,7 +311,7 @@ def test_what_leaks_is_a_failure(bundle_path, tmp_path, monkeypatch):
 
 def test_tables_name_parts_stages_and_figures(bundle_path, clip, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
-    flags = ("--rounds", 1, "--frames", 20, "--live", 100, "--live-frames", 8)
+    flags = ("--rounds", 1, "--frames", 20, "--live", 100, "--live-frames", 8, "--sources", 3, "--source-frames", 2)
     assert stream(bundle_path, clip, *flags) == 0
     said = capfd.readouterr()
     assert said.out == ""
@@ -263,6 +320,7 @@ def test_tables_name_parts_stages_and_figures(bundle_path, clip, capfd, monkeypa
     assert lines[1] == f"video: {clip}, 126x190"
     assert any(line.startswith("soak: 20 frames of 144x192 from file to file: ") for line in lines)
     assert any(line.startswith("live: 8 frames at 100 a second, the newest taken: ") for line in lines)
+    assert "sources: 3 of 2 frames each, 1 run together at most, by 1 round" in lines
     assert "throughput: 9 frames read, detected, drawn and encoded; a frame, by 1 round" in lines
     assert "stage CPU ms spread wall ms spread not shared out" in lines
     assert "detections equal to the loop's: 9 of 9 frames" in lines
@@ -318,6 +376,19 @@ def test_an_interrupt_before_anything_was_measured_ends_without_a_report(bundle_
     assert not (tmp_path / "a.json").exists()
 
 
+def test_an_interrupt_among_the_sources_keeps_complete_rounds(bundle_path, clip):
+    def interrupt(what, number, _):
+        if what.startswith("2 sources") and number == 1:
+            raise KeyboardInterrupt
+
+    flags = {"rounds": 2, "soak_frames": 0, "sources": 2, "source_frames": 2, "workers": 1}
+    report = measure(StreamRequest(bundle_path, clip, **flags), interrupt)
+    assert report.partial
+    assert report.sources.rounds == report.sources.one.wall.count == 1
+    assert report.sources.given == {"source 1": 2, "source 2": 2}
+    assert report.throughput is None
+
+
 # What makes figures doubtful.
 
 
@@ -358,6 +429,7 @@ def test_doubts_name_a_busy_machine(bundle_path, clip):
         (("--live", "fast"), "expected 1 to 1000 frames a second, got 'fast'"),
         (("--frames", "-1"), "expected a whole number of 1 to 1000000, got '-1'"),
         (("--frame", "8x128"), "expected sides of 16 to 4320, such as 720x1280, got '8x128'"),
+        (("--sources", "1"), "expected 2 to 256 sources, got '1'"),
         (("--clip", "0"), "expected a whole number of 1 to 1000000, got '0'"),
     ],
 )
