@@ -25,7 +25,7 @@ PATIENCE = 5.0  # seconds that ``stop`` waits for the threads
 
 
 class Crew:
-    """Workers around a line, and a reader for each source that ``read`` is given.
+    """Workers around a line, which ``start`` lets begin, and a reader for each source that ``read`` is given.
 
     On the CPU each worker is a thread with a clone of the detector. A GPU has one, which serves its pipeline alone.
     Threads refer to what they work with and never to a stream, which can therefore be collected.
@@ -52,12 +52,12 @@ class Crew:
         else:
             clones = [detector.clone() for _ in range(workers)]
             self._threads = [_thread(_detect, self.line, self._meter, clone) for clone in clones]
-        try:
-            for thread in self._threads:
+
+    def start(self) -> None:
+        """Let the workers begin."""
+        for thread in self._threads:
+            if thread.ident is None:
                 thread.start()
-        except BaseException:
-            self.stop()
-            raise
 
     def read(self, source: Source, *, newest: bool, name: str | None = None) -> Lane:
         """Start a thread that reads a source and closes it, and return the source's lane.
@@ -79,7 +79,7 @@ class Crew:
         except BaseException:
             self.line.remove(lane)
             raise
-        self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+        self._threads = [*(other for other in self._threads if other.is_alive() or other.ident is None), thread]
         return lane
 
     def statistics(self, lane: Lane) -> StreamStatistics:

@@ -88,6 +88,7 @@ class MultiStream(ResultStream):
         try:
             for source in sources:
                 self.add(source)
+            self._crew.start()  # not before, so that the first batch is one of all
         except BaseException:
             self.close()
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from left_over import threads_and_files
 from video_clips import moving_shapes, truncated, write_clip
 
 from cornernet_runtime.detector import Detector
@@ -40,15 +41,10 @@ def clip(tmp_path_factory):
 def nothing_is_left():
     """Hold each test to leaving no thread and no open file."""
     gc.collect()
-    before = threading.active_count(), descriptors()
+    before = threads_and_files()
     yield
     gc.collect()
-    assert (threading.active_count(), descriptors()) == before
-
-
-def descriptors():
-    folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.exists() else 0  # noqa: PTH208 - counted only
+    assert threads_and_files() == before
 
 
 def same(found, expected):
