@@ -22,7 +22,7 @@ from cornernet_bench.stream_soak import check_system, measure_soak, soak_failure
 from cornernet_bench.stream_sources import SourcesWork, measure_sources, sources_failures
 from cornernet_bench.stream_throughput import Work, measure_throughput, throughput_failures
 from cornernet_runtime.backends.threads import default_threads
-from cornernet_runtime.errors import OutputError
+from cornernet_runtime.errors import CornerNetError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +38,10 @@ NETWORK = "network"
 
 
 def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -> StreamReport:
-    """Open a model and measure it in streams; an interrupt ends the measurement and keeps what there is.
+    """Open a model and measure it in streams; an interrupt or an error ends it, and what was measured is kept.
 
     Raises:
-        CornerNetError: The model or the video cannot be opened, or a part fails.
+        CornerNetError: The model or the video cannot be opened, or the first part fails.
         KeyboardInterrupt: It came before anything was measured.
     """
     load, gpu = load_average(), gpu_state()
@@ -66,6 +66,10 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
             _measure_parts(parts, request, opening, detector, path, folder, on_progress)
         except KeyboardInterrupt:
             parts.partial = True
+        except CornerNetError as error:
+            if not parts.measured:
+                raise
+            parts.problem = str(error)
         if not parts.measured:
             raise KeyboardInterrupt
         machine = describe_machine(load, request.threads, detector.backend.name)
@@ -87,13 +91,14 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
 
 @dataclass(slots=True)
 class _Parts:
-    """What was measured so far, and whether an interrupt ended it."""
+    """What was measured so far, whether an interrupt ended it, and which error did."""
 
     soak: Soak | None = None
     live: Live | None = None
     sources: Sources | None = None
     throughput: Throughput | None = None
     partial: bool = False
+    problem: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -135,6 +140,8 @@ def _measure_parts(
 
 
 def _failures(parts: _Parts) -> Iterator[str]:
+    if parts.problem is not None:
+        yield f"not measured to the end: {parts.problem}"
     if parts.soak is not None:
         yield from soak_failures(parts.soak)
     if parts.live is not None:

@@ -389,6 +389,21 @@ def test_an_interrupt_among_the_sources_keeps_complete_rounds(bundle_path, clip)
     assert report.throughput is None
 
 
+def test_an_error_keeps_the_parts_before_it(bundle_path, clip, tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("cannot write a.mp4: No space left on device")
+
+    monkeypatch.setattr("cornernet_bench.stream_throughput.VideoWriter", full)
+    flags = ("--rounds", 1, "--frames", 0, "--live", 200, "--live-frames", 3)
+    assert stream(bundle_path, clip, *flags, "--json", tmp_path / "a.json") == 1
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["live"]["made"] == 3
+    assert report["throughput"] is None
+    assert report["failures"] == ["not measured to the end: cannot write a.mp4: No space left on device"]
+    assert stream(bundle_path, clip, "--rounds", 1, "--frames", 0, "--json", tmp_path / "b.json") == 1
+    assert not (tmp_path / "b.json").exists()
+
+
 # What makes figures doubtful.
 
 
