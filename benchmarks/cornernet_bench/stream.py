@@ -45,6 +45,8 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
         KeyboardInterrupt: It came before anything was measured.
     """
     load, gpu = load_average(), gpu_state()
+    if not (request.soak_frames or request.live_fps or request.sources or request.rounds):
+        raise CornerNetError("expected something to measure, got --rounds 0 --frames 0; add --live FPS or --sources N")
     if request.soak_frames:
         check_system()
     opening = LatencyRequest(

@@ -47,34 +47,25 @@ def measure_soak(detector: Detector, folder: Path, frames: int, on_progress: OnP
     """
     check_system()
     run = _Run(detector, draw_clip(folder / "small.mp4", CLIP_FRAMES, SIZE), folder / "soaked.mp4")
-    memory: list[float] = []
-    ends = {frames * part // PARTS for part in range(1, PARTS + 1)} - {0}
-    seconds, done, before, interrupted = 0.0, 0, None, False
-
-    def watch(count: int) -> None:
-        nonlocal done
-        done = count
-        on_progress("soak", count, frames)
-        if count in ends:
-            memory.append(resident_mib())
-
+    watch, first = _Watch(frames, on_progress), min(frames, WARM_UP)
+    before, interrupted = None, False
     try:
-        run(min(frames, WARM_UP), lambda count: on_progress("soak, warming up", count, min(frames, WARM_UP)))
-        before = held()
-        start = time.perf_counter()
+        run(first, lambda count: on_progress("soak, warming up", count, first))
+        before, start = held(), time.perf_counter()
         try:
             run(frames, watch)
         finally:
             seconds = time.perf_counter() - start
     except KeyboardInterrupt:
         interrupted = True
+    memory = watch.memory_mib
     if before is None or not memory:
         return None, interrupted
     return Soak(
         asked=frames,
-        frames=done,
+        frames=watch.done,
         frame_size=SIZE,
-        fps=done / seconds,
+        fps=watch.done / seconds,
         memory_mib=tuple(memory),
         growth_percent=100 * (memory[-1] / memory[0] - 1) if len(memory) > 1 else None,
         before=before,
@@ -114,6 +105,23 @@ class _Run:
                     watch(count)
         finally:
             writer.abort()  # its file is not looked at
+
+
+class _Watch:
+    """Is told of each frame, and reads the memory after each tenth of them."""
+
+    def __init__(self, frames: int, on_progress: OnProgress) -> None:
+        self.done = 0
+        self.memory_mib: list[float] = []
+        self._frames, self._on_progress = frames, on_progress
+        self._ends = {frames * part // PARTS for part in range(1, PARTS + 1)}
+
+    def __call__(self, count: int) -> None:
+        """Note that so many frames are done."""
+        self.done = count
+        self._on_progress("soak", count, self._frames)
+        if count in self._ends:
+            self.memory_mib.append(resident_mib())
 
 
 def held(expected: Held | None = None) -> Held:

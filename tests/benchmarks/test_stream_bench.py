@@ -464,6 +464,12 @@ def test_a_video_that_is_not_there_or_none_is_named_in_a_line(bundle_path, tmp_p
         assert capfd.readouterr().err == f"error: {path}: {said}\n"
 
 
+def test_nothing_to_measure_is_no_interrupt(bundle_path, capfd):
+    assert stream(bundle_path, "--rounds", 0, "--frames", 0) == 1
+    said = "error: expected something to measure, got --rounds 0 --frames 0; add --live FPS or --sources N\n"
+    assert capfd.readouterr().err == said
+
+
 def test_a_missing_pyav_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(VideoError, match=r"^videos need PyAV, which is not installed; pip install "):
