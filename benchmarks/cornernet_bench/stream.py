@@ -182,7 +182,7 @@ def doubts(
     if live is not None and live.late.p99_ms > 500 / live.source_fps:
         yield (
             f"the live source itself was up to {live.late.p99_ms:.0f} ms late (p99): something else uses the machine, "
-            "or --live is more than it can copy"
+            "or --live asks for more than it can give"
         )
 
 
