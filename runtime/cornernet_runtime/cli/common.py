@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+from cornernet_runtime.interrupt import no_interrupt_within_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ def run_command(function: Callable[[], int]) -> int:
     Anything else is a defect, and its traceback is wanted.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), no_interrupt_within_imports(run_command.__code__):
             warnings.showwarning = _show_warning
             return function()
     except CornerNetError as error:
