@@ -115,15 +115,15 @@ def test_a_size_without_objects_is_null(bundle_path, data_set, tmp_path):
     assert nulls == {"ap_small", "ap_large", "ar_small", "ar_large"}
 
 
-def test_the_table_goes_to_standard_error_when_output_is_no_terminal(bundle_path, data_set, reports, capfd):
+def test_the_table_goes_to_standard_output(bundle_path, data_set, reports, capfd):
     assert accuracy(bundle_path, data_set) == 0
     said = capfd.readouterr()
-    assert said.out == ""
-    table = dict(line.split()[:2] for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
+    assert said.err == ""
+    table = dict(line.split()[:2] for line in said.out.splitlines() if line.strip().startswith(("ap", "ar")))
     numbers = {metric: reports["bundle"][metric] for metric in METRICS}
     assert table == {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
-    assert said.err.startswith(f"{bundle_path.name} in onnxruntime, 63x95: 6 pictures, 72 objects, about ")
-    headings = next(line.split() for line in said.err.splitlines() if "metric" in line and "class" in line)
+    assert said.out.startswith(f"{bundle_path.name} in onnxruntime, 63x95: 6 pictures, 72 objects, about ")
+    headings = next(line.split() for line in said.out.splitlines() if "metric" in line and "class" in line)
     assert headings == ["metric", "value", "class", "AP"]
 
 
@@ -136,7 +136,7 @@ def test_what_looks_wrong_with_the_set_is_said_once_for_all_models(bundle_path, 
     path.write_text(json.dumps(content))
     paths = ["--annotations", str(path), "--images", f"{tmp_path}/images"]
     assert main(["accuracy", str(bundle_path), str(bundle_path), *paths]) == 0
-    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note:")]
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note:")]
     assert notes == [f"note: {path}: 1 objects of dog, which the model does not know, count as not found"]
 
 
@@ -239,7 +239,7 @@ def test_flip_and_scales_are_in_the_report_and_a_fixed_input_says_what_it_does(b
     assert accuracy(bundle_path, data_set, *flags) == 0
     report = json.loads((tmp_path / "a.json").read_text())
     assert (report["flip"], report["scales"]) == (True, [0.25, 0.5, 1.0])
-    assert "scales 0.5, 1, 2 become 0.25, 0.5, 1 of what fills it" in capfd.readouterr().err
+    assert "scales 0.5, 1, 2 become 0.25, 0.5, 1 of what fills it" in capfd.readouterr().out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -260,7 +260,7 @@ def test_several_models_stand_side_by_side(
     models = json.loads((tmp_path / "a.json").read_text())["models"]
     assert [report["backend"] for report in models] == ["torch", "onnxruntime"]
     assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
-    lines = [line.split() for line in capfd.readouterr().err.splitlines()]
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     heading = ["model", "ms", "AP", "AP50", "small", "medium", "large"]
     assert heading in lines
     row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime,"])
