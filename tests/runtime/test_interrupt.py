@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
 import threading
@@ -9,7 +10,8 @@ import threading
 import pytest
 
 from cornernet_runtime.cli.common import run_command
-from cornernet_runtime.interrupt import no_interrupt_within_imports
+from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.interrupt import InterruptWatch
 
 FAILS_AT_AN_INTERRUPT = """
 import signal
@@ -62,19 +64,59 @@ def test_an_import_that_runs_a_command_does_not_keep_interrupts_from_it(module, 
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_an_error_that_a_library_makes_of_an_interrupt_is_the_interrupt(capsys):
+    torch = pytest.importorskip("torch")
+
+    class Row:
+        """A sequence that is being read when Ctrl-C comes."""
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            signal.raise_signal(signal.SIGINT)
+            return 0.0
+
+    with pytest.raises(ValueError, match="could not determine the shape"):
+        torch.tensor(Row())
+    assert run_command(lambda: torch.tensor(Row())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_error_of_ours_because_of_an_interrupt_is_the_interrupt(capsys):
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise CornerNetError("the file cannot be read") from error
+
+    assert run_command(work) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_error_after_an_interrupt_that_was_dealt_with_is_told():
+    def work():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        run_command(work)
+
+
 def test_whoever_handles_interrupts_keeps_them():
     def handler(number, frame):
         """Do nothing."""
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with no_interrupt_within_imports(handler.__code__):
+        with InterruptWatch(handler.__code__):
             assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def test_the_usual_handler_is_back_afterwards():
-    with no_interrupt_within_imports(run_command.__code__):
+    with InterruptWatch(run_command.__code__):
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
