@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from cornernet_bench import accuracy as judging
 from cornernet_bench.accuracy import METRICS
 from cornernet_bench.cli import main
 from cornernet_bench.models import open_model
 from cornernet_runtime.errors import BackendError, BundleError, CheckpointError
+from cornernet_runtime.pictures import read_picture
 from cornernet_train.shapes import make_scene
 from cornernet_train.shapes_dataset import write_shapes
 
@@ -81,10 +83,11 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "pictures", "objects"]
+    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "complete", "pictures", "listed", "objects"]
     assert list(reports[name]) == [*head, "scaled_down", "detect_ms", *METRICS, "per_class"]
     # Twelve are planted on each picture.
     assert (reports[name]["pictures"], reports[name]["objects"]) == (PICTURES, 12 * PICTURES)
+    assert (reports[name]["complete"], reports[name]["listed"]) == (True, PICTURES)
     assert list(reports[name]["per_class"]) == ["ant", "bee", "cat"]
     numbers = [reports[name][metric] for metric in METRICS]
     assert all(0 <= number <= 100 for number in numbers if number is not None)
@@ -173,6 +176,50 @@ def test_what_is_no_model_is_an_error(tmp_path):
         open_model(tmp_path / "missing.safetensors")
     with pytest.raises(BundleError, match="does not exist"):
         open_model(tmp_path / "missing")
+
+
+# Interrupts.
+
+
+def interrupting_pictures(monkeypatch, number):
+    """Make Ctrl-C come when the picture of this number is read."""
+    calls = []
+
+    def read(path):
+        calls.append(path)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return read_picture(path)
+
+    monkeypatch.setattr(judging, "read_picture", read)
+
+
+def test_an_interrupt_keeps_what_was_seen_and_marks_it(bundle_path, data_set, tmp_path, capfd, monkeypatch):
+    interrupting_pictures(monkeypatch, 3)
+    assert accuracy(bundle_path, data_set, "--json", tmp_path / "a.json") == 130
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert (report["complete"], report["pictures"], report["listed"], report["objects"]) == (False, 2, PICTURES, 24)
+    said = capfd.readouterr().out
+    assert said.endswith(
+        f"interrupted: {bundle_path}: 2 of {PICTURES} pictures were seen, and its figures are of them alone\n"
+    )
+    content = json.loads((data_set / "annotations.json").read_text())
+    ids = [image["id"] for image in content["images"][:2]]
+    content["images"] = content["images"][:2]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in ids]
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data_set / "images")
+    assert accuracy(bundle_path, tmp_path, "--json", tmp_path / "two.json") == 0
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert {name: report[name] for name in METRICS} == {name: two[name] for name in METRICS}
+
+
+def test_models_that_an_interrupt_left_out_are_told(bundle_path, data_set, tmp_path, capfd, monkeypatch):
+    interrupting_pictures(monkeypatch, PICTURES + 1)
+    paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
+    assert main(["accuracy", str(bundle_path), str(bundle_path), *paths, "--json", str(tmp_path / "a.json")]) == 130
+    assert json.loads((tmp_path / "a.json").read_text())["complete"] is True
+    assert f"interrupted: {bundle_path} and what follows was not measured" in capfd.readouterr().out
 
 
 # Failures.
