@@ -45,11 +45,11 @@ def blocks(report: CompareReport, *, named: bool = False) -> Iterator[Block]:
     if any(result.best for result in report.results):
         yield Line(f"{BEST}: no other is as accurate and as fast, or it is equal to such a one but for noise.")
     yield Line("MB: files that run. MiB: a process that opens it and runs.")
+    if report.pictures:
+        yield Line(f"{resampling_note(report.pictures)}.")
     if (stages := stage_table(report, named=named)) is not None:
         yield Line(f"where the time goes: {'CPU ms' if report.cpu_time else 'ms'} p50 by stage", "heading")
         yield stages
-    if report.pictures:
-        yield Line(f"{resampling_note(report.pictures)}.")
     if len(report.results) > 1:
         yield Line(f"held against {report.results[0].contestant.text}", "heading")
         yield held_table(report, named=named)

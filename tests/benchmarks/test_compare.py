@@ -232,7 +232,7 @@ def test_nothing_of_the_page_is_cut_off_and_the_console_is_silent(written, tmp_p
     seen = look(written[2], width, tmp_path)
     assert (seen["width"], seen["cut"], seen["console"]) == (width, [], [])
     assert seen["scroll"] <= width
-    assert (seen["tables"], seen["pictures"]) == (6, 1)
+    assert (seen["tables"], seen["pictures"]) == (7, 1)
 
 
 def test_the_picture_shows_each_contestant_that_ran(written):
