@@ -44,7 +44,8 @@ def published_weights(named: Path | None, model: Path, spec: ModelSpec) -> tuple
                 f"{', '.join(PRESETS)}; name what it was exported from with --baseline-checkpoint FILE"
             )
         network = CornerNet(preset(spec.name, classes=len(spec.class_names)))
-        return network, f"random weights of {spec.name}{f', those of {origin.name} not being named' if origin else ''}"
+        not_own = f" (not those of {origin.name}, which it was exported from)" if origin else ""
+        return network, f"random weights of {spec.name}{not_own}"
     checkpoint = load_checkpoint(path)
     found, expected = ((len(one.class_names), one.stride, one.modulus) for one in (checkpoint.spec, spec))
     if found != expected:

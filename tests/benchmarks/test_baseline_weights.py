@@ -33,7 +33,8 @@ def test_the_baseline_takes_the_weights_of_the_model(checkpoint_path, bundle, tm
 def test_an_architecture_that_has_a_name_gets_random_weights(bundle_path, checkpoint_path):
     spec = replace(SMALL_SPEC, name="cornernet-tiny")
     model, source = published_weights(None, bundle_path, spec)
-    assert source == f"random weights of cornernet-tiny, those of {checkpoint_path.name} not being named"
+    own = f"not those of {checkpoint_path.name}, which it was exported from"
+    assert source == f"random weights of cornernet-tiny ({own})"
     assert published_weights(None, bundle_path / "model.onnx", spec)[1] == "random weights of cornernet-tiny"
     assert model.config.classes == 3
 
