@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 from ring_cases import FRAMES, assert_same, warm
 
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import FrameError
+from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
+from cornernet_runtime.video.multi import MultiStream
 from cornernet_runtime.video.sources import Frames
 
 
@@ -89,3 +91,23 @@ def a_stream_that_is_left_early_leaves_the_pipeline_free():
         next(stream)
     assert threading.active_count() == 1
     pair.compare(FRAMES[:1], least=0)
+
+
+def sources_share_a_pipeline_and_one_with_a_bad_frame_ends_alone():
+    pair, detector = streaming()
+    sources = [Frames(FRAMES * 2, name="good"), Frames([FRAMES[0], "no frame", *FRAMES], name="bad")]
+    seen, error = {"good": [], "bad": []}, None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", CornerNetWarning)
+        try:
+            for result in MultiStream(detector, sources, batch=4):
+                seen[result.frame.source].append(result)
+        except VideoError as problem:
+            error = problem
+    assert [result.index for result in seen["bad"]] == [0]
+    assert [result.index for result in seen["good"]] == list(range(10))
+    for result, frame in zip(seen["good"], FRAMES * 2, strict=True):
+        assert np.abs(result.detections.boxes - pair.pipeline([frame])[0].boxes).max() < 1e-3
+    assert str(error).startswith("1 of 2 sources failed: bad: "), error
+    assert [str(warning.message).endswith("the other sources go on") for warning in said] == [True]
+    assert threading.active_count() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ SHOWN_CLASSES = 4
 def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str], None]) -> int:
     """Do the work and print what came of it; return the exit status."""
     from cornernet_runtime.video.detect import VideoRequest, detect_videos  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.window import Window  # noqa: PLC0415
 
     console = console_for_people()
     request = VideoRequest(
@@ -43,7 +45,7 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         start=arguments.start,
         duration=arguments.duration,
     )
-    with Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
@@ -51,8 +53,16 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         console=console,
         transient=True,
         disable=not console.is_terminal,  # it would end with an empty line
-    ) as progress:
-        summary = detect_videos(request, _Line(progress).show, print_problem)
+    )
+    with Window() if arguments.show else contextlib.nullcontext() as window, progress:
+        line = _Line(progress)
+
+        def watch(stream: DetectionStream, result: FrameResult) -> None:
+            line.show(stream, result)
+            if window is not None and not window.show(result):
+                raise KeyboardInterrupt
+
+        summary = detect_videos(request, watch, print_problem)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cornernet_runtime.video.lane import Counts
+
 RECENT = 120  # results
 
 
@@ -44,7 +46,7 @@ class StreamStatistics:
 
 
 class Meter:
-    """Times of a stream, taken by several threads."""
+    """Times of a source and its results, or of the workers, taken by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,25 +82,31 @@ class Meter:
         """Stop the clock; later calls change nothing."""
         self._end = self._end or time.perf_counter()
 
-    def read(self, counts: tuple[int, int, int]) -> StreamStatistics:
+    def stage_ms(self, results: int) -> dict[str, float]:
+        """Return what each of so many results took in each stage, on average."""
+        with self._lock:
+            return {name: 1000 * seconds / max(results, 1) for name, seconds in self._spent.items()}
+
+    def read(self, counts: Counts, shared: dict[str, float]) -> StreamStatistics:
         """Return the statistics.
 
         Args:
-            counts: Frames read, dropped and given.
+            counts: Of the source's frames.
+            shared: What a result took in the stages that sources share, milliseconds.
         """
-        read, dropped, given = counts
         with self._lock:
-            times, lags, spent = list(self._given_at), list(self._lags), dict(self._spent)
+            times, lags = list(self._given_at), list(self._lags)
         elapsed = (self._end or time.perf_counter()) - self._start
         since, results = (times[0], len(times) - 1) if len(times) > 1 else (self._start, len(times))
         last = times[-1] if times else since
         return StreamStatistics(
-            read=read,
-            dropped=dropped,
-            given=given,
+            read=counts.read,
+            dropped=counts.dropped,
+            given=counts.given,
             elapsed_s=elapsed,
             fps=results / (last - since) if last > since else 0.0,
             lag_ms=1000 * statistics.median(lags) if lags else 0.0,
             worst_lag_ms=1000 * self._worst_lag,
-            stage_ms={name: 1000 * seconds / max(given, 1) for name, seconds in spent.items()},
+            # The first stage first, the last one last.
+            stage_ms={"reading": 0.0} | shared | self.stage_ms(counts.given),
         )

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import threading
+import abc
 import time
 import warnings
 import weakref
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
-from cornernet_runtime.video.line import Line
+from cornernet_runtime.video.crew import Crew
+from cornernet_runtime.video.lane import Done
 from cornernet_runtime.video.sources import open_source
-from cornernet_runtime.video.statistics import Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.pipeline import GpuPipeline
-    from cornernet_runtime.pipeline.ring import Pending
-    from cornernet_runtime.video.frame import Source, VideoFrame
-    from cornernet_runtime.video.line import Done, Work
+    from cornernet_runtime.video.frame import VideoFrame
+    from cornernet_runtime.video.lane import Ended
     from cornernet_runtime.video.statistics import StreamStatistics
 
 Policy = Literal["every", "newest"]
 
 LARGEST_BATCH = 8  # frames that are made to wait for one another
-PATIENCE = 5.0  # seconds that ``close`` waits for a thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +62,74 @@ class FrameResult:
         return self.frame.seconds
 
 
-class DetectionStream:
+class ResultStream(abc.ABC):
+    """Iterator over results, whose threads end with it, however it ends.
+
+    Args:
+        crew: Reads and detects.
+        name: For errors that are not this project's.
+    """
+
+    def __init__(self, crew: Crew, name: str) -> None:
+        self._crew, self._name = crew, name
+        self._stop = weakref.finalize(self, crew.stop)
+        self._given: tuple[Done, float] | None = None  # the last result, and when
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FrameResult:
+        if self._given is not None:
+            done, at = self._given
+            done.lane.meter.add("consumer", time.perf_counter() - at)
+            self._given = None
+        try:
+            while (item := self._crew.line.next()) is not None:
+                if isinstance(item, Done):
+                    return self._give(item)
+                self._end_lane(item)
+        except BaseException as error:  # an interrupt as well
+            self.close()
+            if isinstance(error, CornerNetError) or not isinstance(error, Exception):
+                raise
+            raise VideoError(f"{self._name}: {type(error).__name__}: {error}") from error
+        first = self._stop.alive
+        self.close()
+        if first:
+            self._end()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the stream and wait for its threads; what is on its way is dropped."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _give(self, done: Done) -> FrameResult:
+        now = time.perf_counter()
+        self._given = done, now
+        done.lane.meter.give(now, now - done.arrived)
+        return FrameResult(done.frame, done.detections, done.finished - done.started, now - done.arrived)
+
+    @abc.abstractmethod
+    def _end_lane(self, ended: Ended) -> None:
+        """Take note of the end of a source."""
+
+    @abc.abstractmethod
+    def _end(self) -> None:
+        """Say at the end, once, what is to be said."""
+
+
+class DetectionStream(ResultStream):
     """Iterator over the results of a source's frames, in their order.
 
     A thread reads. On the CPU each worker is a thread with a clone of the detector, so that one frame is prepared or
@@ -100,161 +164,54 @@ class DetectionStream:
         workers: int | None = None,
         batch: int | None = None,
     ) -> None:
-        if policy not in (None, "every", "newest"):
-            raise VideoError(f'policy: expected "every" or "newest", got {policy!r}')
-        for name, value in (("workers", workers), ("batch", batch)):
-            if value is not None and value < 1:
-                raise VideoError(f"{name}: expected 1 or more, got {value}")
+        check_options(policy, workers=workers, batch=batch)
         self.source = open_source(source)
         self.policy: Policy = policy or ("newest" if self.source.live else "every")
         newest = self.policy == "newest"
         batch = 1 if newest else min(batch or LARGEST_BATCH, detector.backend.max_batch)
         lead = 0 if newest else 1
         count = workers or min(1 + lead, default_threads())
-        under_way = count if detector.pipeline is None else 1 + lead
-        self._meter = Meter()
-        self._line = Line(batch, (under_way + 1) * batch, newest=newest)
-        self._returned: float | None = None  # when the consumer was given the last result
-        threads = [_thread(_read, self.source, self._line, self._meter)]
-        # Threads refer to what they work with and never to the stream, which can therefore be collected.
-        self._stop = weakref.finalize(self, _stop, self._line, threads)
         try:
-            if detector.pipeline is not None:
-                threads.append(_thread(_detect_on_gpu, self._line, self._meter, detector.pipeline, batch, lead))
-            else:
-                clones = [detector.clone() for _ in range(count)]
-                threads += [_thread(_detect, self._line, self._meter, clone, batch) for clone in clones]
-            for thread in threads:
-                thread.start()
+            crew = Crew(detector, batch=batch, workers=count, lead=lead)
+            super().__init__(crew, self.source.name)
+            self._lane = crew.read(self.source, newest=newest)
+            crew.start()
         except BaseException:
-            self._stop()
             self.source.close()
             raise
 
     @property
     def statistics(self) -> StreamStatistics:
         """How the stream fares, at any time and from any thread."""
-        counts = self._line.counts()
-        return self._meter.read((counts.read, counts.dropped, counts.given))
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> FrameResult:
-        if self._returned is not None:
-            self._meter.add("consumer", time.perf_counter() - self._returned)
-            self._returned = None
-        try:
-            done = self._line.next()
-        except Exception as error:
-            self.close()
-            if isinstance(error, CornerNetError):
-                raise
-            raise VideoError(f"{self.source.name}: {type(error).__name__}: {error}") from error
-        except BaseException:  # an interrupt
-            self.close()
-            raise
-        if done is None:
-            first = self._stop.alive
-            self.close()
-            if first:
-                self._tell_problems()
-            raise StopIteration
-        return self._give(done)
+        return self._crew.statistics(self._lane)
 
     def close(self) -> None:
         """End the stream and wait for its threads; what is on its way is dropped."""
-        self._stop()
-        self._meter.end()
+        super().close()
+        self._lane.meter.end()
 
-    def __enter__(self) -> Self:
-        return self
+    def _end_lane(self, ended: Ended) -> None:
+        if ended.error is not None:
+            raise ended.error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _give(self, done: Done) -> FrameResult:
-        self._returned = time.perf_counter()
-        lag = self._returned - done.arrived
-        self._meter.give(self._returned, lag)
-        return FrameResult(done.frame, done.detections, done.finished - done.started, lag)
-
-    def _tell_problems(self) -> None:
-        for problem in self.source.problems:
-            warnings.warn(problem, CornerNetWarning, stacklevel=3)
+    def _end(self) -> None:
+        warn_of(self.source.problems)
 
 
-def _thread(function: Any, *arguments: object) -> threading.Thread:  # noqa: ANN401
-    # A daemon, for the interpreter waits for other threads before it lets go of what would end them.
-    name = f"cornernet{function.__name__}"
-    return threading.Thread(target=function, args=arguments, name=name, daemon=True)
+def check_options(policy: str | None, **numbers: int | None) -> None:
+    """Check the policy of a stream, and its numbers, which are 1 or more where they are given.
+
+    Raises:
+        VideoError: One of them is none.
+    """
+    if policy not in (None, "every", "newest"):
+        raise VideoError(f'policy: expected "every" or "newest", got {policy!r}')
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise VideoError(f"{name}: expected 1 or more, got {value}")
 
 
-def _read(source: Source, line: Line, meter: Meter) -> None:
-    """Bring frames from the source into the line, and close the source."""
-    error: BaseException | None = None
-    try:
-        frames = iter(source)
-        while True:
-            with meter.stage("reading"):
-                frame = next(frames, None)
-            if frame is None or not line.put(frame):
-                break
-    except BaseException as problem:  # noqa: BLE001 - the consumer raises it
-        error = problem
-    try:
-        source.close()
-    except BaseException as problem:  # noqa: BLE001 - the consumer raises it
-        error = error or problem
-    line.end(error)
-
-
-def _detect(line: Line, meter: Meter, detector: Detector, batch: int) -> None:
-    """Detect on the CPU what waits in the line, with a detector of this thread's own."""
-    work: Work | None = None
-    detector.stages = meter.stage
-    try:
-        with detector:
-            while (work := line.take(batch)) is not None:
-                line.finish(work, detector.batch([waiting.frame.image for waiting in work.waiting]))
-    except BaseException as error:  # noqa: BLE001 - the consumer raises it
-        line.fail(work, error)
-
-
-def _detect_on_gpu(line: Line, meter: Meter, pipeline: GpuPipeline, batch: int, lead: int) -> None:
-    """Detect on a GPU what waits in the line, with ``lead`` runs submitted beyond the one that is waited for."""
-    running: deque[tuple[Work, Pending]] = deque()
-    while True:
-        # While a run is under way, its results are not to wait for frames that come later.
-        work = line.take(batch, wait=not running)
-        if work is None and not running:
-            return
-        if work is not None:
-            try:
-                running.append((work, pipeline.submit([waiting.frame.image for waiting in work.waiting])))
-            except BaseException as error:  # noqa: BLE001 - the consumer raises it
-                line.fail(work, error)
-        if running and (work is None or len(running) > lead):
-            oldest, pending = running.popleft()
-            try:
-                line.finish(oldest, pending.result())
-            except BaseException as error:  # noqa: BLE001 - the consumer raises it
-                line.fail(oldest, error)
-            meter.add("detecting", time.perf_counter() - oldest.started)
-
-
-def _stop(line: Line, threads: list[threading.Thread]) -> None:
-    """End the threads, and wait for them, unless the garbage collector runs in one of them."""
-    line.stop()
-    for thread in threads:
-        if thread is threading.current_thread() or thread.ident is None:
-            continue
-        thread.join(PATIENCE)
-        if thread.is_alive():
-            message = f"{thread.name} is still busy after {PATIENCE:g} s; it ends by itself when its source answers"
-            warnings.warn(message, CornerNetWarning, stacklevel=2)
+def warn_of(problems: Sequence[str]) -> None:
+    """Warn of what was wrong with a source's input without ending it."""
+    for problem in problems:
+        warnings.warn(problem, CornerNetWarning, stacklevel=4)  # the caller's loop

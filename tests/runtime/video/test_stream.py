@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from left_over import threads_and_files
 from video_clips import moving_shapes, truncated, write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
-from cornernet_runtime.video import stream as stream_module
+from cornernet_runtime.video import crew as crew_module
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sources import Frames
 
@@ -40,15 +41,10 @@ def clip(tmp_path_factory):
 def nothing_is_left():
     """Hold each test to leaving no thread and no open file."""
     gc.collect()
-    before = threading.active_count(), descriptors()
+    before = threads_and_files()
     yield
     gc.collect()
-    assert (threading.active_count(), descriptors()) == before
-
-
-def descriptors():
-    folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.exists() else 0  # noqa: PTH208 - counted only
+    assert threads_and_files() == before
 
 
 def same(found, expected):
@@ -290,7 +286,7 @@ def test_what_is_wrong_with_a_file_is_warned_of_once_at_its_end(detector, tmp_pa
 
 
 def test_a_source_that_does_not_answer_is_not_waited_for_without_end(detector, monkeypatch):
-    monkeypatch.setattr(stream_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(crew_module, "PATIENCE", 0.2)
     answer = threading.Event()
 
     def silent():
@@ -355,7 +351,7 @@ except KeyboardInterrupt:
 
 
 def start(code):
-    folders = [ROOT / name for name in ("runtime", "export", "training")]
+    folders = [ROOT / name for name in ("runtime", "export", "training", "benchmarks")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,0 +1,166 @@
+"""The threads of a stream: readers that bring frames into a line, and workers that detect what waits there."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cornernet_runtime.errors import CornerNetWarning, VideoError
+from cornernet_runtime.video.line import Line
+from cornernet_runtime.video.statistics import Meter
+
+if TYPE_CHECKING:
+    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.pipeline import GpuPipeline
+    from cornernet_runtime.pipeline.ring import Pending
+    from cornernet_runtime.video.frame import Source
+    from cornernet_runtime.video.lane import Lane, Work
+    from cornernet_runtime.video.statistics import StreamStatistics
+
+PATIENCE = 5.0  # seconds that ``stop`` waits for the threads
+
+
+class Crew:
+    """Workers around a line, which ``start`` lets begin, and a reader for each source that ``read`` is given.
+
+    On the CPU each worker is a thread with a clone of the detector. A GPU has one, which serves its pipeline alone.
+    Threads refer to what they work with and never to a stream, which can therefore be collected.
+
+    Args:
+        detector: Finds the objects; it stays open.
+        batch: Frames that one run of the network takes at most.
+        workers: Threads that detect on the CPU.
+        lead: Runs that are submitted on a GPU beyond the one that is waited for.
+        latency: As for ``Line``.
+
+    Attributes:
+        line: What the threads work on.
+
+    Raises:
+        BackendError: There is no memory for the workers' clones.
+    """
+
+    def __init__(self, detector: Detector, *, batch: int, workers: int, lead: int, latency: float = 0.0) -> None:
+        under_way = workers if detector.pipeline is None else 1 + lead
+        self.line, self._meter = Line(batch, (under_way + 1) * batch, latency), Meter()
+        if detector.pipeline is not None:
+            self._threads = [_thread(_detect_on_gpu, self.line, self._meter, detector.pipeline, lead)]
+        else:
+            clones = [detector.clone() for _ in range(workers)]
+            self._threads = [_thread(_detect, self.line, self._meter, clone) for clone in clones]
+
+    def start(self) -> None:
+        """Let the workers begin."""
+        for thread in self._threads:
+            if thread.ident is None:
+                thread.start()
+
+    def read(self, source: Source, *, newest: bool, name: str | None = None) -> Lane:
+        """Start a thread that reads a source and closes it, and return the source's lane.
+
+        Args:
+            source: Whose frames.
+            newest: As for ``Line.open``.
+            name: That frames are given in place of the source's.
+
+        Raises:
+            VideoError: The stream has ended.
+        """
+        lane = self.line.open(Meter(), newest=newest)
+        if lane is None:
+            raise VideoError(f"{source.name}: the stream has ended and takes no more sources; open another one")
+        thread = _thread(_read, source, self.line, lane, name)
+        try:
+            thread.start()
+        except BaseException:
+            self.line.remove(lane)
+            raise
+        self._threads = [*(other for other in self._threads if other.is_alive() or other.ident is None), thread]
+        return lane
+
+    def statistics(self, lane: Lane) -> StreamStatistics:
+        """Return how a source fares."""
+        return lane.meter.read(self.line.counts(lane), self._meter.stage_ms(self.line.given))
+
+    def stop(self) -> None:
+        """End the threads, and wait for them, unless the garbage collector runs in one of them."""
+        self.line.stop()
+        deadline = time.perf_counter() + PATIENCE
+        for thread in self._threads:
+            if thread is threading.current_thread() or thread.ident is None:
+                continue
+            thread.join(max(0.0, deadline - time.perf_counter()))
+            if thread.is_alive():
+                message = f"{thread.name} is still busy after {PATIENCE:g} s; it ends by itself when its source answers"
+                warnings.warn(message, CornerNetWarning, stacklevel=2)
+
+
+def _thread(function: Any, *arguments: object) -> threading.Thread:  # noqa: ANN401
+    # A daemon, for the interpreter waits for other threads before it lets go of what would end them.
+    name = f"cornernet{function.__name__}"
+    return threading.Thread(target=function, args=arguments, name=name, daemon=True)
+
+
+def _read(source: Source, line: Line, lane: Lane, name: str | None) -> None:
+    """Bring frames from the source into its lane, and close the source."""
+    error: BaseException | None = None
+    try:
+        frames = iter(source)
+        while True:
+            with lane.meter.stage("reading"):
+                frame = next(frames, None)
+            if frame is None:
+                break
+            if name is not None and frame.source != name:
+                frame = replace(frame, source=name)
+            if not line.put(lane, frame):
+                break
+    except BaseException as problem:  # noqa: BLE001 - the consumer raises it
+        error = problem
+    try:
+        source.close()
+    except BaseException as problem:  # noqa: BLE001 - the consumer raises it
+        error = error or problem
+    line.end(lane, error)
+
+
+def _detect(line: Line, meter: Meter, detector: Detector) -> None:
+    """Detect on the CPU what waits in the line, with a detector of this thread's own."""
+    detector.stages = meter.stage
+    try:
+        with detector:
+            while (work := line.take()) is not None:
+                try:
+                    found = detector.batch([entry.frame.image for entry in work.entries])
+                except BaseException as error:  # noqa: BLE001 - the consumer raises it
+                    line.fail(work, error)
+                else:
+                    line.finish(work, found)
+    except BaseException as error:  # noqa: BLE001 - the consumer raises it
+        line.fail(None, error)
+
+
+def _detect_on_gpu(line: Line, meter: Meter, pipeline: GpuPipeline, lead: int) -> None:
+    """Detect on a GPU what waits in the line, with ``lead`` runs submitted beyond the one that is waited for."""
+    running: deque[tuple[Work, Pending]] = deque()
+    while True:
+        # While a run is under way, its results are not to wait for frames that come later.
+        work = line.take(wait=not running)
+        if work is None and not running:
+            return
+        if work is not None:
+            try:
+                running.append((work, pipeline.submit([entry.frame.image for entry in work.entries])))
+            except BaseException as error:  # noqa: BLE001 - the consumer raises it
+                line.fail(work, error)
+        if running and (work is None or len(running) > lead):
+            oldest, pending = running.popleft()
+            try:
+                line.finish(oldest, pending.result())
+            except BaseException as error:  # noqa: BLE001 - the consumer raises it
+                line.fail(oldest, error)
+            meter.add("detecting", time.perf_counter() - oldest.started)
