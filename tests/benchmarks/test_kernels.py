@@ -337,7 +337,7 @@ def run(gpu_driver, kernel_cache):
             text=True,
             check=False,
         )
-        return done.returncode, done.stderr
+        return done.returncode, done.stdout + done.stderr
 
     return run
 

@@ -331,6 +331,7 @@ def started(plant, tmp_path):
     process = subprocess.Popen(  # noqa: S603 - this interpreter
         [*command, "--report", str(tmp_path / "report.json")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -339,6 +340,7 @@ def started(plant, tmp_path):
             yield process, int(match[1])
             break
     process.kill()
+    process.stdout.close()
     process.stderr.close()
     process.wait()
 
@@ -347,7 +349,7 @@ def started(plant, tmp_path):
 def test_ctrl_c_keeps_what_is_known(started, tmp_path, number):
     process, worker = started
     process.send_signal(number)
-    told = process.stderr.read()
+    told = "\n" + process.stdout.read()
     assert process.wait(DEADLINE) == 130
     assert ended(worker)
     assert re.search(r"\nL1 .* passed +\d+\n", told)
@@ -372,8 +374,8 @@ def test_ctrl_c_before_the_first_layer_prints_no_empty_table(monkeypatch, tmp_pa
 
     monkeypatch.setattr(selftest, "run_layer", interrupted)
     assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 130
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-3:-1] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
         "2 not run (L1, L2)",
         f"not finished: part of the report, for whoever is to help: {tmp_path / 'report.json'}",
     ]
