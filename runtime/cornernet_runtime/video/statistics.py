@@ -31,6 +31,7 @@ class StreamStatistics:
         stage_ms: What a result took on average in each stage on the wall clock: reading; preprocess, network, decode
             and soft_nms, or detecting where a GPU does all four; and the consumer. Stages overlap, so that a result
             takes less than their sum.
+        state: Of a source that is connected again when it fails: "connecting", "live", "stalled" or "lost"; else None.
     """
 
     read: int
@@ -41,6 +42,7 @@ class StreamStatistics:
     lag_ms: float
     worst_lag_ms: float
     stage_ms: dict[str, float]
+    state: str | None = None
 
 
 class Meter:
@@ -80,11 +82,12 @@ class Meter:
         """Stop the clock; later calls change nothing."""
         self._end = self._end or time.perf_counter()
 
-    def read(self, counts: tuple[int, int, int]) -> StreamStatistics:
+    def read(self, counts: tuple[int, int, int], state: str | None = None) -> StreamStatistics:
         """Return the statistics.
 
         Args:
             counts: Frames read, dropped and given.
+            state: Of the source, if it has one.
         """
         read, dropped, given = counts
         with self._lock:
@@ -101,4 +104,5 @@ class Meter:
             lag_ms=1000 * statistics.median(lags) if lags else 0.0,
             worst_lag_ms=1000 * self._worst_lag,
             stage_ms={name: 1000 * seconds / max(given, 1) for name, seconds in spent.items()},
+            state=state,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
+from cornernet_runtime.video.frame import state_of, stop
 from cornernet_runtime.video.line import Line
 from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.statistics import Meter
@@ -117,7 +118,7 @@ class DetectionStream:
         self._returned: float | None = None  # when the consumer was given the last result
         threads = [_thread(_read, self.source, self._line, self._meter)]
         # Threads refer to what they work with and never to the stream, which can therefore be collected.
-        self._stop = weakref.finalize(self, _stop, self._line, threads)
+        self._stop = weakref.finalize(self, _stop, self.source, self._line, threads)
         try:
             if detector.pipeline is not None:
                 threads.append(_thread(_detect_on_gpu, self._line, self._meter, detector.pipeline, batch, lead))
@@ -135,7 +136,7 @@ class DetectionStream:
     def statistics(self) -> StreamStatistics:
         """How the stream fares, at any time and from any thread."""
         counts = self._line.counts()
-        return self._meter.read((counts.read, counts.dropped, counts.given))
+        return self._meter.read((counts.read, counts.dropped, counts.given), state_of(self.source))
 
     def __iter__(self) -> Self:
         return self
@@ -248,9 +249,10 @@ def _detect_on_gpu(line: Line, meter: Meter, pipeline: GpuPipeline, batch: int, 
             meter.add("detecting", time.perf_counter() - oldest.started)
 
 
-def _stop(line: Line, threads: list[threading.Thread]) -> None:
+def _stop(source: Source, line: Line, threads: list[threading.Thread]) -> None:
     """End the threads, and wait for them, unless the garbage collector runs in one of them."""
     line.stop()
+    stop(source)
     for thread in threads:
         if thread is threading.current_thread() or thread.ident is None:
             continue
