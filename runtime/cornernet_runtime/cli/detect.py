@@ -127,11 +127,14 @@ def _count(number: int, noun: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cornernet-detect", description="Detect objects in pictures, videos or cameras."
+        prog="cornernet-detect", description="Detect objects in pictures, videos, streams or cameras."
     )
     parser.add_argument("model", metavar="MODEL", help="a bundle folder or an .onnx file of cornernet-export")
     parser.add_argument(
-        "sources", metavar="SOURCE", nargs="+", help="an image, a folder, a glob, a video, or the index of a camera"
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="an image, a folder, a glob, a video, the address of a stream (rtsp://...), or the index of a camera",
     )
     parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write annotated pictures or videos to this folder")
@@ -145,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the heat maps of both corners and the paired corners",
     )
     add_view_options(parser)
-    videos = parser.add_argument_group("videos and cameras")
+    videos = parser.add_argument_group("videos, streams and cameras")
     videos.add_argument(
         "--every", type=_whole_number, default=1, metavar="N", help="look at every Nth frame (default 1)"
     )

@@ -1,20 +1,25 @@
-"""``cornernet-detect`` on videos and cameras: progress while it runs, a summary at the end."""
+"""``cornernet-detect`` on videos, streams and cameras: progress while it runs, a summary at the end."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cornernet_runtime.cli.common import console_for_people, count_of, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
@@ -46,13 +51,15 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[state]}"),
+        _Figures(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,  # it would end with an empty line
     ) as progress:
-        summary = detect_videos(request, _Line(progress).show, print_problem)
+        line = _Line(progress)
+        with _telling():
+            summary = detect_videos(request, line.show, print_problem, line.begin)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:
@@ -66,24 +73,62 @@ class _Line:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", state="", visible=False)
-        self._stream: DetectionStream | None = None
-        self._objects, self._first, self._shown_at = 0, 0.0, 0.0
+        self._task = progress.add_task("", stream=None, objects=0, visible=False)
+        self._objects, self._first, self._shown_at = 0, 0.0, -math.inf
 
-    def show(self, stream: DetectionStream, result: FrameResult) -> None:
+    def begin(self, stream: DetectionStream) -> None:
+        """Show a stream, which may not have a result for long."""
+        self._objects, self._shown_at = 0, -math.inf
+        total, name = getattr(stream.source, "duration", None), printable(stream.source.name)
+        self._progress.reset(self._task, total=total, description=name, visible=True, stream=stream, objects=0)
+
+    def show(self, _stream: DetectionStream, result: FrameResult) -> None:
         """Take note of a result."""
-        if stream is not self._stream:
-            self._stream, self._objects, self._first = stream, 0, result.seconds
-            total = getattr(stream.source, "duration", None)
-            self._progress.reset(self._task, total=total, description=printable(stream.source.name), visible=True)
+        if self._shown_at < 0:
+            self._first = result.seconds
         self._objects += len(result.detections)
         now = time.perf_counter()
-        if now - self._shown_at < REFRESH:
-            return
-        self._shown_at, told = now, stream.statistics
+        if now - self._shown_at >= REFRESH:
+            self._shown_at = now
+            self._progress.update(self._task, completed=result.seconds - self._first, objects=self._objects)
+
+
+class _Figures(ProgressColumn):
+    """How a stream fares, at each refresh, whether results come or not."""
+
+    def render(self, task: Task) -> Text:
+        """Return its state if that is worth a word, its rate, lag and drops, and the objects."""
+        stream: DetectionStream | None = task.fields["stream"]
+        if stream is None:
+            return Text()
+        told = stream.statistics
+        state = "" if told.state in (None, "live") else f"{told.state}, "
         dropped = f", {told.dropped} dropped" if told.dropped else ""
-        state = f"{told.fps:.1f} fps, lag {told.lag_ms:.0f} ms{dropped}, {count_of(self._objects, 'object')}"
-        self._progress.update(self._task, completed=result.seconds - self._first, state=state)
+        objects = count_of(task.fields["objects"], "object")
+        return Text(f"{state}{told.fps:.1f} fps, lag {told.lag_ms:.0f} ms{dropped}, {objects}")
+
+
+class _Teller(logging.Handler):
+    """Prints what live sources log, on a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        kind = "warning" if record.levelno >= logging.WARNING else "note"
+        print(f"{kind}: {record.getMessage()}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """Let people know of each change in the state of a live source."""
+    log, teller = logging.getLogger("cornernet_runtime.video"), _Teller()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(teller)
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
+        log.setLevel(level)
 
 
 def _print_summary(console: Console, summary: VideosSummary, arguments: argparse.Namespace) -> None:

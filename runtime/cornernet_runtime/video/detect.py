@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, OutputError, VideoError
 from cornernet_runtime.interrupt import Interrupt
+from cornernet_runtime.video.addresses import file_stem, is_address, is_live
 from cornernet_runtime.video.file import VideoFile
+from cornernet_runtime.video.network import NetworkStream
+from cornernet_runtime.video.reconnect import Reconnection
 from cornernet_runtime.video.sinks import JsonLines, Sink, part_of
 from cornernet_runtime.video.sources import Camera, Part
 from cornernet_runtime.video.writer import VideoWriter
@@ -21,9 +24,11 @@ from cornernet_runtime.video.writer import VideoWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cornernet_runtime.video.frame import Source
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import DetectionStream, FrameResult
 
+START_WITHIN = 15.0  # seconds; who types a wrong address wants to be told
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -39,7 +44,7 @@ class VideoRequest:
 
     Attributes:
         model: Bundle folder or ``.onnx`` file.
-        sources: Video files, globs of them, and indices of cameras.
+        sources: Video files, globs of them, addresses (URLs) of streams, and indices of cameras.
         backend: What runs the network; None is the best here.
         output: Folder for annotated videos, or None.
         json_lines: File for one JSON object a line and frame, ``-`` for standard output, or None.
@@ -66,7 +71,7 @@ class VideoRequest:
 
 @dataclass(slots=True)
 class VideoSummary:
-    """What was found in one video or camera.
+    """What was found in one video, stream or camera.
 
     Attributes:
         source: Its name.
@@ -99,9 +104,11 @@ class VideosSummary:
 
 
 def are_videos(sources: Sequence[str]) -> list[bool]:
-    """Say of each source whether it is a video or a camera, by its name alone."""
+    """Say of each source whether it is a video, a stream or a camera, by its name alone."""
     return [
-        Path(source).suffix.lower() in SUFFIXES or (_is_camera(source) and not Path(source).exists())
+        is_address(source)
+        or Path(source).suffix.lower() in SUFFIXES
+        or (_is_camera(source) and not Path(source).exists())
         for source in sources
     ]
 
@@ -110,8 +117,9 @@ def detect_videos(
     request: VideoRequest,
     watch: Callable[[DetectionStream, FrameResult], None] = lambda *_: None,
     on_problem: Callable[[str], None] = lambda _: None,
+    on_begin: Callable[[DetectionStream], None] = lambda _: None,
 ) -> VideosSummary:
-    """Detect objects in videos and cameras, one after the other; one that fails is named, counted and left.
+    """Detect objects in videos, streams and cameras, one after the other; one that fails is named, counted and left.
 
     What was written until a failure or an interrupt is kept.
 
@@ -119,6 +127,7 @@ def detect_videos(
         request: What to do.
         watch: Shown each result, and the stream that gave it.
         on_problem: Told of each source that fails.
+        on_begin: Told of each stream, before its first result.
 
     Raises:
         OutputError: A result cannot be written, or would overwrite a source.
@@ -134,7 +143,7 @@ def detect_videos(
             with _ending(shared):
                 for source, target in zip(sources, targets, strict=True):
                     try:
-                        _detect(source, target, request, detector, shared, summary, watch)
+                        _detect(source, target, request, detector, shared, summary, watch, on_begin)
                     except (VideoError, FrameError) as error:
                         kept = "" if target is None or not part_of(target).exists() else _kept(target)
                         on_problem(f"{error}{kept}")
@@ -152,18 +161,20 @@ def _detect(
     shared: Sequence[Sink],
     summary: VideosSummary,
     watch: Callable[[DetectionStream, FrameResult], None],
+    on_begin: Callable[[DetectionStream], None],
 ) -> None:
     """Detect in one source, whose row goes into the summary however it ends."""
     sinks, writer = list(shared), None
     if target is not None:
-        sound = None if _is_camera(source) else Path(source)
+        sound = None if _is_camera(source) or is_address(source) else Path(source)
         writer = VideoWriter(target, sound=sound, from_zero=request.start > 0)
         sinks.append(writer)
-    whole = Camera(int(source)) if _is_camera(source) else VideoFile(source, request.start)
+    whole = _open(source, request)
     start = request.start if whole.live else 0.0  # a file begins there by itself
     counts: Counter[str] = Counter()
     with detector.stream(Part(whole, every=request.every, start=start, duration=request.duration)) as stream:
         try:
+            on_begin(stream)
             with _ending([] if writer is None else [writer], whole=request.duration is None):
                 for found in stream:
                     result = replace(found, detections=found.detections.above(request.score))
@@ -180,6 +191,14 @@ def _detect(
             summary.rows.append(VideoSummary(whole.name, stream.statistics, counts, written))
     for problem in [] if writer is None else writer.problems:
         warnings.warn(problem, CornerNetWarning, stacklevel=2)
+
+
+def _open(source: str, request: VideoRequest) -> Source:
+    if _is_camera(source):
+        return Camera(int(source))
+    if is_address(source) and is_live(source):
+        return NetworkStream(source, Reconnection(start_within_s=START_WITHIN, give_up_after_s=request.duration))
+    return VideoFile(source, request.start)
 
 
 @contextlib.contextmanager
@@ -209,7 +228,7 @@ def _is_camera(source: str) -> bool:
 
 def _expand(source: str) -> list[str]:
     """Return the files of a glob; anything else as it is."""
-    if Path(source).exists() or _is_camera(source):
+    if _is_camera(source) or is_address(source) or Path(source).exists():
         return [source]
     return sorted(glob.glob(source, recursive=True)) or [source]  # noqa: PTH207 - takes absolute ones too
 
@@ -223,6 +242,7 @@ def _targets(sources: Sequence[str], output: Path | None) -> list[Path | None]:
             targets.append(None)
             continue
         stem = f"camera-{source}" if _is_camera(source) else Path(source).stem
+        stem = file_stem(source) if is_address(source) else stem
         number, target = 1, output / f"{stem}.mp4"
         while target in targets:
             number += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
 from cornernet_runtime.video.crew import Crew
+from cornernet_runtime.video.frame import stop
 from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_options, warn_of
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.video.frame import Source
     from cornernet_runtime.video.lane import Ended, Lane
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import Policy
@@ -26,9 +26,8 @@ WORKERS = 2  # on the CPU: while one is in the network, the other prepares or de
 
 @dataclass(slots=True, eq=False)
 class _Feed:
-    """A source, its lane, and whether it was told that no more results come."""
+    """The lane of a source, and whether it was told that no more results come."""
 
-    source: Source
     lane: Lane
     ended: bool = False
 
@@ -99,7 +98,7 @@ class MultiStream(ResultStream):
 
         The stages of the workers are those of all sources, on average.
         """
-        return {name: self._crew.statistics(feed.lane) for name, feed in list(self._feeds.items())}
+        return {name: self._fares(name, feed) for name, feed in list(self._feeds.items())}
 
     def add(self, source: object, policy: Policy | None = None) -> str:
         """Read another source from now on, and return the name that its results have.
@@ -113,7 +112,7 @@ class MultiStream(ResultStream):
         """
         check_options(policy)
         opened = open_source(source)
-        if any(opened is feed.source for feed in self._feeds.values()):
+        if any(opened is feed.lane.source for feed in self._feeds.values()):
             raise VideoError(f"{opened.name}: expected each source once, got it twice; open it again to see it twice")
         name, number = opened.name, 1
         while name in self._feeds:
@@ -125,7 +124,7 @@ class MultiStream(ResultStream):
         except BaseException:
             opened.close()
             raise
-        self._feeds[name] = _Feed(opened, lane)
+        self._feeds[name] = _Feed(lane)
         return name
 
     def remove(self, name: str) -> None:
@@ -138,13 +137,17 @@ class MultiStream(ResultStream):
         if feed is None:
             raise VideoError(f"{name}: no such source; there are {', '.join(self._feeds) or 'none'}")
         self.errors.pop(name, None)
-        self._crew.line.remove(feed.lane)
+        self._crew.remove(feed.lane)
 
     def close(self) -> None:
         """End the stream and wait for its threads; what is on its way is dropped, errors are warned of."""
         super().close()
         for name, feed in self._feeds.items():
             self._end_feed(name, feed, feed.lane.error)
+
+    def _fares(self, name: str, feed: _Feed) -> StreamStatistics:
+        told = self._crew.statistics(feed.lane)
+        return replace(told, state="failed" if name in self.errors else "ended") if feed.ended else told
 
     def _end_lane(self, ended: Ended) -> None:
         for name, feed in self._feeds.items():
@@ -157,7 +160,8 @@ class MultiStream(ResultStream):
             return
         feed.ended = True
         feed.lane.meter.end()
-        warn_of(feed.source.problems)
+        stop(feed.lane.source)  # whatever it waits for, if a frame of it was to blame
+        warn_of(feed.lane.source.problems)
         if error is not None:
             self.errors[name] = _named(name, error)
             warnings.warn(f"{self.errors[name]}; the other sources go on", CornerNetWarning, stacklevel=4)

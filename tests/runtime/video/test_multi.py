@@ -300,6 +300,7 @@ def test_an_error_of_a_source_is_told_at_once_kept_and_raised_at_the_end(detecto
     ]
     assert said[0].filename == __file__
     assert stream.statistics["camera 0"].given == 3
+    assert [told.state for told in stream.statistics.values()] == ["failed", None]
     assert isinstance(stream.errors["camera 0"].__cause__, LookupError)
     assert result.frame.source == "camera 1"
     stream.remove("camera 1")
@@ -452,10 +453,7 @@ def test_memory_stays_as_it_is_while_sources_come_and_go(detector):
         while next(stream).frame.source != name:
             pass
         stream.remove(name)
-    for thread in list(stream._crew._threads):
-        if thread.name == "cornernet_read" and thread is not stream._crew._threads[-1]:
-            thread.join(0.01)
+        next(reader for reader, lane in stream._crew._readers if lane.source.name == name).join(30)
     stream.add(pictures(1, "last"))
-    # Two workers, the readers of "a" and "last", and those that a busy machine has not ended yet.
-    assert len(stream._crew._threads) <= 10
+    assert [lane.source.name for _, lane in stream._crew._readers] == ["a", "last"]
     stream.close()
