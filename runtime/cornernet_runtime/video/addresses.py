@@ -19,7 +19,8 @@ def is_address(source: object) -> bool:
 def is_live(address: str) -> bool:
     """Return whether an address is that of a live stream: all but finished files, which their names tell."""
     scheme, _, rest = masked(address).partition("://")
-    return scheme != "file" and (scheme not in FILE_SCHEMES or PurePosixPath(rest).suffix.lower() not in FILE_SUFFIXES)
+    suffix = PurePosixPath(rest.partition("/")[2]).suffix.lower()
+    return scheme != "file" and (scheme not in FILE_SCHEMES or suffix not in FILE_SUFFIXES)
 
 
 def masked(address: str) -> str:

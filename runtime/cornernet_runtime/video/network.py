@@ -161,8 +161,9 @@ class _Connection:
             for picture in self._decoded(packet):
                 if packet.is_corrupt or picture.is_corrupt:
                     self._count()
-                yield VideoFrame(image_of(picture), index, *self._time_of(picture), self.name)
-                index += 1
+                if (time_of := self._time_of(picture)) is not None:
+                    yield VideoFrame(image_of(picture), index, *time_of, self.name)
+                    index += 1
 
     def close(self) -> None:
         """End the connection."""
@@ -180,11 +181,11 @@ class _Connection:
             return "its codec is not known to this FFmpeg; have it sent as H.264, for example"
         return None
 
-    def _time_of(self, picture: Any) -> tuple[int, Fraction]:  # noqa: ANN401
-        """Return ticks and seconds of a tick; by this machine's clock where the container counts frames at best."""
-        if self._timeless or picture.pts is None or not picture.time_base:
-            return round((time.perf_counter() - self._born) / MICROSECOND), MICROSECOND
-        return picture.pts, picture.time_base
+    def _time_of(self, picture: Any) -> tuple[int, Fraction] | None:  # noqa: ANN401
+        """Return ticks and seconds of a tick; None for one without a time among others, as RTSP's first may be."""
+        if self._timeless:  # at best the container counts frames, so this machine's clock knows better
+            return round((time.perf_counter() - self._born) * 1_000_000), MICROSECOND
+        return None if picture.pts is None else (picture.pts, picture.time_base)
 
     def _packets(self) -> Iterator[Any]:
         """Yield what comes, from a key frame on, and after damage again from one on."""

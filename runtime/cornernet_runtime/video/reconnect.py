@@ -150,7 +150,7 @@ class Reconnecting:
                     self._turn("live")
                 yield item
                 self._heard = time.perf_counter()
-            over = connection.over  # by itself, before it is left
+            over, silence = connection.over, time.perf_counter() - max(begin, self._heard)  # before it is left
         finally:
             connection.end()
         if self._stopped:
@@ -159,7 +159,6 @@ class Reconnecting:
             self._turn("lost", self._reason_of(connection.error))
         else:
             self.stalls += not first
-            silence = time.perf_counter() - max(begin, self._heard)
             self._turn("lost" if first else "stalled", f"no frame for {silence:.1f} s")
 
     def _reason_of(self, error: BaseException | None) -> str:
