@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.video.detect import are_videos  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.detect import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
 
     videos = are_videos(arguments.sources)
     if any(videos):
@@ -51,6 +51,8 @@ def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argpars
             parser.error("pictures and videos take a command each")
         if arguments.corners:
             parser.error("--corners is for pictures; name pictures only")
+        if arguments.show and sum(map(is_live_source, arguments.sources)) > 1:
+            parser.error("--show shows one camera or stream; name one, or leave --show out to run several")
         return detect_in_videos(arguments, _print_problem)
     for option in ("every", "start", "duration", "show"):
         if getattr(arguments, option) != parser.get_default(option):

@@ -7,11 +7,12 @@ import logging
 import math
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_runtime.video.detect import VideosSummary
-    from cornernet_runtime.video.stream import DetectionStream, FrameResult
+    from cornernet_runtime.video.detect import VideosSummary, Watched
+    from cornernet_runtime.video.stream import FrameResult
 
 REFRESH = 0.2  # seconds
 SHOWN_CLASSES = 4
@@ -59,15 +60,15 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         disable=not console.is_terminal,  # it would end with an empty line
     )
     with Window() if arguments.show else contextlib.nullcontext() as window, progress:
-        line = _Line(progress)
+        lines = _Lines(progress)
 
-        def watch(stream: DetectionStream, result: FrameResult) -> None:
-            line.show(stream, result)
+        def watch(stream: Watched, result: FrameResult) -> None:
+            lines.show(stream, result)
             if window is not None and not window.show(result):
                 raise KeyboardInterrupt
 
         with _telling():
-            summary = detect_videos(request, watch, print_problem, line.begin)
+            summary = detect_videos(request, watch, print_problem, lines.begin)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:
@@ -76,29 +77,40 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
     return 1 if summary.failed else 0
 
 
-class _Line:
-    """One line of progress, which says how the stream at hand fares."""
+class _Lines:
+    """A line of progress for each stream at hand, which says how it fares."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", stream=None, objects=0, visible=False)
-        self._objects, self._first, self._shown_at = 0, 0.0, -math.inf
+        self._lines: dict[Watched, _Line] = {}
 
-    def begin(self, stream: DetectionStream) -> None:
-        """Show a stream, which may not have a result for long."""
-        self._objects, self._shown_at = 0, -math.inf
-        total, name = getattr(stream.source, "duration", None), printable(stream.source.name)
-        self._progress.reset(self._task, total=total, description=name, visible=True, stream=stream, objects=0)
+    def begin(self, *streams: Watched) -> None:
+        """Show streams, which may not have a result for long, in place of those before."""
+        for line in self._lines.values():
+            self._progress.remove_task(line.task)
+        self._lines = {stream: _Line(self._task_of(stream)) for stream in streams}
 
-    def show(self, _stream: DetectionStream, result: FrameResult) -> None:
+    def show(self, stream: Watched, result: FrameResult) -> None:
         """Take note of a result."""
-        if self._shown_at < 0:
-            self._first = result.seconds
-        self._objects += len(result.detections)
-        now = time.perf_counter()
-        if now - self._shown_at >= REFRESH:
-            self._shown_at = now
-            self._progress.update(self._task, completed=result.seconds - self._first, objects=self._objects)
+        line, now = self._lines[stream], time.perf_counter()
+        if line.first is None:
+            line.first = result.seconds
+        line.objects += len(result.detections)
+        if now - line.shown_at >= REFRESH:
+            line.shown_at = now
+            self._progress.update(line.task, completed=result.seconds - line.first, objects=line.objects)
+
+    def _task_of(self, stream: Watched) -> TaskID:
+        total = getattr(stream.source, "duration", None)
+        return self._progress.add_task(printable(stream.name), total=total, stream=stream, objects=0)
+
+
+@dataclass(slots=True)
+class _Line:
+    task: TaskID
+    objects: int = 0
+    first: float | None = None  # seconds
+    shown_at: float = -math.inf
 
 
 class _Figures(ProgressColumn):
@@ -106,9 +118,7 @@ class _Figures(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return its state if that is worth a word, its rate, lag and drops, and the objects."""
-        stream: DetectionStream | None = task.fields["stream"]
-        if stream is None:
-            return Text()
+        stream: Watched = task.fields["stream"]
         told = stream.statistics
         state = "" if told.state in (None, "live") else f"{told.state}, "
         dropped = f", {told.dropped} dropped" if told.dropped else ""

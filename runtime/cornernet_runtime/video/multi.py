@@ -14,7 +14,7 @@ from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_options, warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.lane import Ended, Lane
@@ -56,6 +56,8 @@ class MultiStream(ResultStream):
         batch: Frames that one run of the network takes at most. By default 1 on the CPU, where larger ones bring lag
             and no speed, and on a GPU what it can take, up to 8.
         workers: Threads that detect on the CPU; by default two, and one on one core.
+        on_source_error: Told of each source that fails, in the consumer's thread, in place of the warning and of the
+            error at the end.
 
     Attributes:
         errors: What ended the sources that failed, by name, as far as that was given.
@@ -74,6 +76,7 @@ class MultiStream(ResultStream):
         latency_s: float = 0.0,
         batch: int | None = None,
         workers: int | None = None,
+        on_source_error: Callable[[str, CornerNetError], None] | None = None,
     ) -> None:
         check_options(policy, workers=workers, batch=batch)
         if not latency_s >= 0:
@@ -82,7 +85,7 @@ class MultiStream(ResultStream):
         workers = workers or min(WORKERS, default_threads())
         super().__init__(Crew(detector, batch=batch, workers=workers, lead=1, latency=latency_s), "all sources")
         self.errors: dict[str, CornerNetError] = {}
-        self._policy = policy
+        self._policy, self._on_source_error = policy, on_source_error
         self._feeds: dict[str, _Feed] = {}
         try:
             for source in sources:
@@ -164,10 +167,13 @@ class MultiStream(ResultStream):
         warn_of(feed.lane.source.problems)
         if error is not None:
             self.errors[name] = _named(name, error)
-            warnings.warn(f"{self.errors[name]}; the other sources go on", CornerNetWarning, stacklevel=4)
+            if self._on_source_error is not None:
+                self._on_source_error(name, self.errors[name])
+            else:
+                warnings.warn(f"{self.errors[name]}; the other sources go on", CornerNetWarning, stacklevel=4)
 
     def _end(self) -> None:
-        if self.errors:
+        if self.errors and self._on_source_error is None:
             failed = f"{len(self.errors)} of {len(self._feeds)} sources failed"
             causes = ExceptionGroup(failed, list(self.errors.values()))
             raise VideoError(f"{failed}: {'; '.join(map(str, self.errors.values()))}") from causes
