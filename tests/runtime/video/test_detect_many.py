@@ -64,8 +64,7 @@ def test_live_sources_run_at_the_same_time_and_one_that_fails_ends_alone(detect,
 
     def talk(client, content):
         both.wait(PATIENCE)  # neither would go on if the other came after it
-        paced(client, content, 2)
-        server.wait()
+        paced(client, content, 3)
 
     gone = f"tcp://{HOST}:{free_port()}"
     with (
@@ -114,7 +113,7 @@ def test_ctrl_c_keeps_what_each_has_and_progress_tells_of_each(bundle_path, reco
 
     with (
         Server(lambda client, _: talk(client, recordings[0])) as server,
-        Server(lambda *_: server.wait()) as silent,
+        Server(lambda *_: silent.wait()) as silent,
     ):
         names = [f"tcp://{HOST}:{one.port}" for one in (server, silent)]
         files = ("--output", tmp_path, "--json", tmp_path / "a.jsonl")
