@@ -23,13 +23,18 @@ MARGIN = 1.0  # seconds that FFmpeg's own time-outs come after those of the watc
 # - No frames are looked at to guess their rate, which is not used: that alone takes most of a second.
 # - RTSP over TCP, for a lost UDP packet smears pictures up to the next key frame; and no sound, which would have to be
 #   waited for.
+# - RTMP says what it sends in its first packets; FFmpeg would wait 5 seconds for more tracks.
 # - UDP packets that come while the computer is busy overwrite older ones, where FFmpeg would end the stream.
 # "nobuffer" is left out on purpose: it drops what was read to find out about the stream, the first key frame with it,
 # and frames then come no sooner. "low_delay" would disorder streams with B frames.
 EVERYWHERE = {"fpsprobesize": "0"}
+_RTSP = {"rtsp_transport": "tcp", "allowed_media_types": "video"}
+_RTMP = {"analyzeduration": "1000000"}  # microseconds
 OPTIONS = {
-    "rtsp": {"rtsp_transport": "tcp", "allowed_media_types": "video"},
-    "rtsps": {"rtsp_transport": "tcp", "allowed_media_types": "video"},
+    "rtsp": _RTSP,
+    "rtsps": _RTSP,
+    "rtmp": _RTMP,
+    "rtmps": _RTMP,
     "udp": {"overrun_nonfatal": "1"},
 }
 # PyAV's names of refusals that last.
@@ -171,8 +176,8 @@ class _Connection:
 
     def _unfitness(self) -> str | None:
         """Return why it cannot be used, or None."""
-        if self._container.duration is not None:
-            seconds = self._container.duration / self._av.time_base
+        seconds = (self._container.duration or 0) / self._av.time_base
+        if seconds > 0:
             return f"it ends after {seconds:.1f} s, so it is no live stream; open it with VideoFile, or download it"
         if self._stream is None:
             kinds = " and ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"

@@ -123,6 +123,7 @@ class Reconnecting:
                 wait = self._plan.first_wait_s
             self._pause(min(wait * random.uniform(0.5, 1), self._patience()))  # noqa: S311 - no secret
             wait = min(wait * self._plan.factor, self._plan.longest_wait_s)
+            self._await_end()
             if self._patience() <= 0 and not self._stopped:
                 raise VideoError(f"{self.name}: given up after {self._limit():g} s without a frame: {self.reason}")
 
@@ -180,6 +181,15 @@ class Reconnecting:
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(self._is_stopped, max(seconds, 0))
+
+    def _await_end(self) -> None:
+        """Wait until the last connection lets go, lest ones that hang add up."""
+        connection = self._connection
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopped or connection is None or connection.over,
+                min(max(self._patience(), 0), threading.TIMEOUT_MAX),
+            )
 
     def _is_stopped(self) -> bool:
         return self._stopped

@@ -136,10 +136,11 @@ def after_stall(source, action):
 
 
 @need_ffmpeg()
-def test_a_stream_over_http_is_joined():
-    port = free_port()
-    with Ffmpeg(f"http://{HOST}:{port}/live.ts", ("-listen", "1", "-f", "mpegts")):
-        frames = iter(stream_of(f"http://{HOST}:{port}/live.ts"))
+@pytest.mark.parametrize(("scheme", "container"), [("http", "mpegts"), ("rtmp", "flv")])
+def test_a_stream_over_other_protocols_is_joined(scheme, container):
+    address = f"{scheme}://{HOST}:{free_port()}/live/a"
+    with Ffmpeg(address, ("-listen", "1", "-f", container)):
+        frames = iter(stream_of(address))
         taken = take(frames, 20)
         frames.close()
     assert_each_once_and_in_order(taken)
