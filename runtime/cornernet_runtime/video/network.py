@@ -53,7 +53,7 @@ class NetworkStream(Reconnecting):
     The first frame of each connection is a key frame. What cannot be decoded is left out up to the next key frame, and
     counted.
 
-    User, password and query of the address are shown nowhere: ``name`` is without them.
+    User, password and query of the address are shown nowhere, but for what tells cameras apart (``addresses.SHOWN``).
 
     Args:
         url: The address, such as ``rtsp://user:password@host/path``, ``http://host/live.ts``, ``udp://@:5000`` or
@@ -61,6 +61,7 @@ class NetworkStream(Reconnecting):
         plan: When to cut, to wait and to give up.
         options: For FFmpeg's protocol and demuxer, over those of this module.
         format: FFmpeg's name of the container, where it cannot be told from the data.
+        name: As for ``Source``; by default the address without what is secret.
 
     Attributes:
         damaged: Packets that could not be decoded or came incomplete, and frames that were patched up.
@@ -78,6 +79,7 @@ class NetworkStream(Reconnecting):
         *,
         options: Mapping[str, str] | None = None,
         format: str | None = None,  # noqa: A002 - FFmpeg's word
+        name: str | None = None,
     ) -> None:
         if not is_address(url):
             raise VideoError("expected the address of a stream such as rtsp://host/path, got something without ://")
@@ -86,7 +88,7 @@ class NetworkStream(Reconnecting):
         self._options = {**EVERYWHERE, **OPTIONS.get(url.partition("://")[0].lower(), {}), **(options or {})}
         self._born = time.perf_counter()
         self.damaged = 0
-        super().__init__(self._connected, masked(url), plan)
+        super().__init__(self._connected, masked(url) if name is None else name, plan)
 
     def close(self) -> None:
         """End the iteration and the connection; from any thread."""
@@ -115,7 +117,7 @@ class NetworkStream(Reconnecting):
 
     def _told(self, error: Any) -> VideoError:  # noqa: ANN401 - PyAV is an extra
         """Return an error without secrets for one of FFmpeg on opening."""
-        kinds, scheme = self._av.error, self.name.partition("://")[0]
+        kinds, scheme = self._av.error, masked(self._url).partition("://")[0]
         reason = REFUSALS.get(type(error).__name__)
         if isinstance(error, kinds.ProtocolNotFoundError):
             reason = f"this FFmpeg knows no {scheme}://; give rtsp, rtmp, http, https, tcp or udp"

@@ -301,7 +301,8 @@ class _Timeline:
         step = ticks + self._moved - self._last
         seconds = float(step * self.unit)
         off = seconds - passed
-        if off > JUMP or seconds < -SAME_CLOCK or (self._after_gap and abs(off) > SAME_CLOCK):
+        stuck = step <= 0 and passed > SAME_CLOCK
+        if stuck or off > JUMP or seconds < -SAME_CLOCK or (self._after_gap and abs(off) > SAME_CLOCK):
             expected = max(round(passed / self.unit), 1)
             self._moved += expected - step
             step = expected

@@ -180,6 +180,19 @@ def test_a_time_that_comes_twice_or_too_late_is_left_out(plug):
     assert [frame.ticks for frame in first(source, 3)] == [700, 704, 708]
 
 
+def test_a_clock_that_stands_still_is_moved_after_a_second():
+    timeline = reconnect._Timeline()
+    (frame,) = frames(700)
+    assert [timeline.place(frame, arrived) for arrived in (0, 0.5, 0.9, 1.5, 2, 3)] == [
+        700,
+        None,
+        None,
+        850,
+        None,
+        1000,
+    ]
+
+
 def test_a_silence_is_a_stall_and_ends_the_connection(plug):
     silence = Silence()
     _, source = plug(Connection(frames(1), silence), Connection(frames(2)), silence_s=0.2)
