@@ -22,7 +22,7 @@ help: ## Print this list
 PLUGIN := build/release/plugins/libcornernet_plugins.so
 MODEL := models/cornernet-tiny/cornernet-tiny.safetensors
 
-demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate the pictures
+demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure it, detect, annotate pictures and a video
 	rm -rf build/demo
 	$(BIN)/cornernet-train shapes --output build/demo/scenes --images 60 --seed 2026
 	$(BIN)/cornernet-export $(MODEL) --output build/tiny --force
@@ -31,14 +31,14 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure 
 	  --annotations build/demo/scenes/annotations.json --images build/demo/scenes/images
 	$(BIN)/cornernet-detect build/tiny build/demo/scenes/images --score 0.5 --output build/demo/detections --json build/demo/detections.jsonl
 	$(BIN)/cornernet-detect build/tiny "$$(ls -d build/demo/scenes/images/* | head -n 1)" --score 0.5 --corners --output build/demo/corners
+	$(BIN)/cornernet-train shapes --video build/demo/shapes.mp4 --seed 2
+	$(BIN)/cornernet-detect build/tiny build/demo/shapes.mp4 --score 0.5 --output build/demo/video --json build/demo/video.jsonl
 	@echo "Annotated pictures: build/demo/detections, one with its corners: build/demo/corners"
+	@echo "Annotated video: build/demo/video/shapes.mp4"
 	@echo "To type the commands yourself: . $(BIN)/activate"
 
-# The runtime's tests have a process of their own: when they had run, an interrupt that a later test raises in the same
-# process ended it with a segmentation fault. Which library leaves that behind is not known yet.
 test: lint ## Check the style of the tree, then run every test
-	$(BIN)/python -m pytest --ignore=tests/runtime
-	$(BIN)/python -m pytest tests/runtime
+	$(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## Check style and types only, with what .pre-commit-config.yaml lists
 	@if [ -e .git ]; then $(BIN)/pre-commit run --all-files; \
@@ -69,11 +69,13 @@ clean: ## Remove what builds, tests and linters left; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last. A .venv without it is half made and made anew; one that is older than its two sources is
-# brought up to date in place. Without build isolation the build back end is pinned as well.
+# brought up to date in place. Without build isolation the build back end is pinned as well. trackers, of an example, asks
+# for opencv-python, which would overwrite the headless one; it works with that as well.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or later is needed, and\
 	 '$(PYTHON)' is not: install one and name it, as in make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
 	@[ -e $@ ] || { echo "Making $(VENV), some minutes the first time"; $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP_INSTALL) hatchling editables
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
+	@$(PIP_INSTALL) --no-deps trackers
 	@touch $@

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cornernet_runtime.errors import CornerNetError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import supervision
     from numpy.typing import NDArray
 
 
@@ -87,3 +90,20 @@ class Detections:
             {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
             for box, score, label in zip(boxes.tolist(), self.scores.tolist(), self.labels, strict=True)
         ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """Return the same for the tools of supervision: xyxy, confidence and class_id, with data["class_name"].
+
+        Raises:
+            CornerNetError: The package supervision is not installed.
+        """
+        try:
+            import supervision  # noqa: PLC0415 - of the examples, not of the runtime
+        except ImportError as error:
+            raise CornerNetError(
+                'to_supervision needs the package supervision, which is not installed; pip install "supervision>=0.30"'
+            ) from error
+        names = np.array([self.class_names[label] for label in self.labels], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data={"class_name": names}
+        )

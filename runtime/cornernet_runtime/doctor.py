@@ -105,7 +105,7 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "nvcc": ("nvcc", "gpu", "building the plugin; NVIDIA's repository has it", "apt-get install cuda-toolkit-13"),
     "gxx": ("g++", "gpu", "building the plugin, testing kernels", "apt-get install g++"),
     "cmake": ("CMake", "gpu", "building the plugin", "apt-get install cmake"),
-    "av": ("PyAV", "other", "video with exact timestamps", "pip install av"),
+    "av": ("PyAV", "other", "videos, with exact times", 'pip install ".[video]"'),
     "ffmpeg": ("ffmpeg", "other", "converting videos", "apt-get install ffmpeg"),
 }
 _DISTRIBUTIONS = {  # where the name is not the key, or not the only one
@@ -115,6 +115,7 @@ _DISTRIBUTIONS = {  # where the name is not the key, or not the only one
     "nvrtc": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-lean", "tensorrt-lean-cu13-bindings"),
 }
+_H264_ENCODERS = ("libx264", "libopenh264")  # as in video.writer, which needs OpenCV to be imported
 _TOOLS = {  # program, its option, and where the version stands in what it prints
     "nvcc": ("nvcc", "--version", r"release ([^\s,]+)"),
     "gxx": ("g++", "--version", r"(?m)(\d+\.\d[\d.]*)\s*$"),
@@ -132,8 +133,8 @@ _ENGINE_NEEDS = {"gpu": "GPU", "tensorrt": "TensorRT", "cuda_python": "CUDA Pyth
 def diagnose() -> Report:
     """Look at this machine and this Python environment.
 
-    Starts ``nvidia-smi`` and the compilers for their versions, each with a time limit, and imports numpy, cv2
-    and onnxruntime to see whether they load. What is missing or broken is in the report and raises nothing.
+    Starts ``nvidia-smi`` and the compilers for their versions, each with a time limit, and imports numpy, cv2,
+    onnxruntime and av to see whether they load. What is missing or broken is in the report and raises nothing.
     """
     gpus, gpu = _gpu_fact()
     onnxruntime, providers = _onnxruntime_fact()
@@ -148,7 +149,7 @@ def diagnose() -> Report:
         _tensorrt_fact(),
         _plugin_fact(),
         *(_tool_fact(key) for key in ("nvcc", "gxx", "cmake")),
-        _package_fact("av"),
+        _av_fact(),
         _tool_fact("ffmpeg"),
     )
     sound = all(fact.state == "ok" for fact in base)
@@ -258,6 +259,19 @@ def _onnxruntime_fact() -> tuple[Fact, tuple[str, ...]]:
         return _fact(key, "problem", error, f"pip install --force-reinstall {next(iter(versions), key)}"), ()
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     return _fact(key, "ok", f"{_describe(versions)} (providers: {names})"), providers
+
+
+def _av_fact() -> Fact:
+    """Return the fact of PyAV, with what its FFmpeg can write."""
+    fact = _package_fact("av")
+    if fact.state == "missing":
+        return fact
+    if error := _import_error("av"):
+        return _fact("av", "problem", error, 'pip install --force-reinstall "av>=18,<19"')
+    has = sys.modules["av"].codecs_available
+    encoder = next((name for name in _H264_ENCODERS if name in has), None)
+    note = f"H.264 encoder: {encoder}" if encoder else "no H.264 encoder: annotated videos become MPEG-4 part 2"
+    return _fact("av", "ok", f"{fact.value} ({note})")
 
 
 def _import_error(module: str) -> str:

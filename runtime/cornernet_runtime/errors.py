@@ -50,7 +50,7 @@ class VideoError(CornerNetError):
 
 
 class OutputError(CornerNetError):
-    """A file or folder that cannot be written, or that exists and was not to be replaced."""
+    """A file or folder that cannot be written, or that exists and was not to be replaced; a window without a screen."""
 
 
 class VerificationError(CornerNetError):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from cornernet_runtime.detections import Candidates, Detections
+from cornernet_runtime.errors import CornerNetError
 
 FOUND = Detections(
     boxes=np.array([[1, 2, 11, 22], [0.5, 0.25, 100, 50], [7, 8, 7, 8]], np.float32),
@@ -107,3 +109,29 @@ def test_joined_candidates_keep_their_types():
 def test_a_mask_chooses_candidates():
     chosen = candidates(0, 1, 2, 3)[np.array([False, True, False, True])]
     assert rows_of(chosen) == [[10.0 * row + column for column in range(8)] for row in (1, 3)]
+
+
+def test_to_supervision_has_the_same_objects_and_their_names():
+    supervision = pytest.importorskip("supervision")
+    found = FOUND.to_supervision()
+    assert isinstance(found, supervision.Detections)
+    assert np.array_equal(found.xyxy, FOUND.boxes)
+    assert np.array_equal(found.confidence, FOUND.scores)
+    assert np.array_equal(found.class_id, FOUND.labels)
+    assert found.data["class_name"].tolist() == ["cat", "ant", "cat"]
+    (best,) = found[found.confidence > 0.5]  # its own way of choosing: box, mask, score, class, track, data
+    assert (best[0].tolist(), best[3], best[5]["class_name"]) == ([1, 2, 11, 22], 2, "cat")
+
+
+def test_to_supervision_of_nothing_is_empty_and_can_be_merged():
+    supervision = pytest.importorskip("supervision")
+    nothing = NOTHING.to_supervision()
+    assert nothing.is_empty()
+    assert (nothing.xyxy.shape, len(nothing.data["class_name"])) == ((0, 4), 0)
+    assert len(supervision.Detections.merge([nothing, FOUND.to_supervision()])) == 3
+
+
+def test_to_supervision_without_the_package_says_what_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)  # what Python takes as: cannot be imported
+    with pytest.raises(CornerNetError, match=r'not installed; pip install "supervision>=0\.30"'):
+        FOUND.to_supervision()

@@ -13,6 +13,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from cornernet_runtime.cli.doctor import main
 from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.doctor import Gpu, Report, diagnose
 from cornernet_runtime.records import from_json, to_json
+from cornernet_runtime.video import writer
 
 ROOT = Path(__file__).resolve().parents[2]
 LOAD_LIBRARY = ctypes.CDLL
@@ -75,7 +77,7 @@ def test_execution_providers_are_those_of_onnxruntime():
         ("torch", "torch", 'pip install ".[export]"'),
         ("pycocotools", "pycocotools", 'pip install ".[bench]"'),
         ("openvino", "openvino", "pip install openvino"),
-        ("av", "av", "pip install av"),
+        ("av", "av", 'pip install ".[video]"'),
     ],
 )
 def test_missing_package_is_optional_and_has_its_command(hide, distribution, key, command):
@@ -97,7 +99,25 @@ def test_extras_in_commands_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     commands = " ".join(command or "" for *_, command in doctor._ROWS.values())
     extras = set(re.findall(r"pip install \"\.\[(\w+)\]\"", commands))
-    assert {"bench", "export"} <= extras <= set(project["optional-dependencies"])
+    assert {"bench", "export", "video"} <= extras <= set(project["optional-dependencies"])
+
+
+def test_pyav_has_its_encoder_of_h264_beside_its_version(monkeypatch):
+    assert facts()["av"].value == f"{av.__version__} (H.264 encoder: {writer.ENCODERS[0]})"
+    assert (*doctor._H264_ENCODERS, "mpeg4") == writer.ENCODERS
+    for has, note in (
+        ({"libopenh264", "h264"}, "H.264 encoder: libopenh264"),
+        ({"h264", "mpeg4"}, "no H.264 encoder: annotated videos become MPEG-4 part 2"),
+    ):
+        monkeypatch.setattr(av, "codecs_available", has)
+        assert facts()["av"].value == f"{av.__version__} ({note})"
+
+
+def test_pyav_that_does_not_load_is_a_problem_with_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    fact = facts()["av"]
+    assert (fact.state, fact.command) == ("problem", 'pip install --force-reinstall "av>=18,<19"')
+    assert fact.value.startswith("ModuleNotFoundError: import of av halted")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPAB
 needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not compute in bfloat16")
 
 
+def run_apart(code, path, **variables):
+    """Run code in a process of its own, which finds the path of a model as its first argument."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), **variables}
+    command = [sys.executable, "-c", code, str(path)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+
+
 @pytest.fixture(scope="module")
 def dynamic_path(tmp_path_factory):
     """The small network as a file of any size, in a folder by itself."""
@@ -229,11 +236,26 @@ from cornernet_runtime import Detector
 Detector.open(sys.argv[1], backend="openvino").close()
 print({"torch", "onnx", "openvino_telemetry"} & sys.modules.keys())
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "HOME": str(tmp_path)}
-    command = [sys.executable, "-c", code, str(bundle_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-    assert (done.stdout, done.stderr) == ("set()\n", "")
+    done = run_apart(code, bundle_path, HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_after_another_thread_let_go_of_the_model_is_one(bundle_path):
+    code = """
+import signal, sys, threading
+from cornernet_runtime import Detector
+detectors = [Detector.open(sys.argv[1], backend="openvino")]
+closing = threading.Thread(target=lambda: detectors.pop().close())
+closing.start()
+closing.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = run_apart(code, bundle_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 # Files that are not ours, or not what their metadata says.

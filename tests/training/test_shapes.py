@@ -55,7 +55,7 @@ class Drawn:
 @pytest.fixture(scope="module")
 def recorded():
     """Scenes, and the objects of each in the order in which they were drawn."""
-    rasterise, paint = shapes._rasterise, shapes._paint
+    rasterise, paint = shapes.rasterise, shapes._paint
     drawn, last = [], []
 
     def recording_rasterise(contours, height, width):
@@ -80,7 +80,7 @@ def recorded():
         return scene, objects
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "_rasterise", recording_rasterise)
+        patch.setattr(shapes, "rasterise", recording_rasterise)
         patch.setattr(shapes, "_paint", recording_paint)
         return [record(index) for index in range(SCENES)]
 
@@ -274,8 +274,8 @@ def test_shapes_are_drawn_where_an_even_odd_rule_puts_them(objects):
 def test_coverage_of_pixels_is_that_of_the_outline(name):
     rng = np.random.default_rng(CLASS_NAMES.index(name))
     for radius in (9, 14, 40):
-        contours = [contour * radius + [50.3, 48.6] for contour in shapes._outline(rng, name)]
-        (rows, columns), coverage = shapes._rasterise(contours, 100, 100)
+        contours = [contour * radius + [50.3, 48.6] for contour in shapes.make_outline(rng, name)]
+        (rows, columns), coverage = shapes.rasterise(contours, 100, 100)
         exact = covered(contours, columns.start, rows.start, *coverage.shape, fine=16)
         # A shape that is too wide by half a pixel all around is at least 1.1 times as large at radius 9; the grids to
         # which outlines are rounded here and there make a sixteenth of a pixel, and a ring has two edges.
@@ -287,8 +287,8 @@ def test_coverage_of_pixels_is_that_of_the_outline(name):
 @pytest.mark.parametrize("name", CLASS_NAMES)
 def test_shapes_are_not_shifted(name):
     rng = np.random.default_rng(CLASS_NAMES.index(name))
-    contours = [contour * 20 + [50.3, 48.6] for contour in shapes._outline(rng, name)]
-    (rows, columns), coverage = shapes._rasterise(contours, 100, 100)
+    contours = [contour * 20 + [50.3, 48.6] for contour in shapes.make_outline(rng, name)]
+    (rows, columns), coverage = shapes.rasterise(contours, 100, 100)
     exact = covered(contours, columns.start, rows.start, *coverage.shape, fine=8)
     centres = []
     for part in (coverage, exact):

@@ -26,12 +26,22 @@ OVERRIDES = ("input_size", "steps", "batch", "learning_rate", "schedule", "valid
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is _shapes:
+        given = [bool(value) for value in (arguments.output, arguments.images, arguments.video)]
+        if given not in ([True, True, False], [False, False, True]):
+            parser.error("shapes writes pictures (--output DIR --images N) or a video (--video FILE)")
     return run_command(lambda: arguments.run(arguments))
 
 
 def _shapes(arguments: argparse.Namespace) -> int:
-    from cornernet_train.shapes_dataset import write_shapes  # noqa: PLC0415 - keeps --help quick
+    if arguments.video:
+        from cornernet_train.shapes_video import write_shapes_video  # noqa: PLC0415 - keeps --help quick
+
+        write_shapes_video(arguments.video, arguments.seconds, arguments.seed)
+        return 0
+    from cornernet_train.shapes_dataset import write_shapes  # noqa: PLC0415
 
     write_shapes(arguments.output, arguments.images, arguments.seed)
     return 0
@@ -98,9 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cornernet-train", description="Train a CornerNet.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    shapes = commands.add_parser("shapes", help="write a data set of shapes in COCO format")
-    shapes.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    shapes.add_argument("--images", type=_count, required=True, metavar="N", help="how many pictures")
+    shapes = commands.add_parser("shapes", help="write a data set of shapes in COCO format, or a video of them")
+    shapes.add_argument("--output", type=Path, metavar="DIR", help="a new folder")
+    shapes.add_argument("--images", type=_count, metavar="N", help="how many pictures")
+    shapes.add_argument("--video", type=Path, metavar="FILE", help="an .mp4 of shapes that move, instead of pictures")
+    shapes.add_argument("--seconds", type=_count, default=6, metavar="N", help="of the video (default 6)")
     shapes.add_argument("--seed", type=_seed, default=0, metavar="S", help="another seed, other pictures (default 0)")
     shapes.set_defaults(run=_shapes)
 

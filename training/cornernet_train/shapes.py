@@ -58,7 +58,7 @@ def make_scene(seed: int, index: int) -> Scene:
     short = int(rng.choice(SHORT_SIDES))
     long = round(short * float(rng.choice(ASPECTS)))
     height, width = (short, long) if rng.random() < 0.7 else (long, short)
-    drawing = _Drawing(_ground(rng, height, width))
+    drawing = _Drawing(make_ground(rng, height, width))
     for size in _sizes(rng, int(rng.integers(OBJECTS[0], OBJECTS[1] + 1)), short):
         _add_object(rng, drawing, size)
     noise = rng.standard_normal(drawing.canvas.shape, np.float32) * np.float32(rng.uniform(0, 9))
@@ -123,13 +123,13 @@ def _add_object(rng: Generator, drawing: _Drawing, size: float) -> None:
     place = _across_border if rng.random() < CUT else _within
     for _ in range(_ATTEMPTS):
         label = int(rng.integers(len(CLASS_NAMES)))
-        outline = place(rng, _scaled(_outline(rng, CLASS_NAMES[label]), size), height, width)
+        outline = place(rng, to_size(make_outline(rng, CLASS_NAMES[label]), size), height, width)
         if not outline:
             continue
-        box = _extent(outline, height, width)
+        box = extent_of(outline, height, width)
         if rng.random() < APART and drawing.overlaps(box, label):
             continue
-        window, coverage = _rasterise(outline, height, width)
+        window, coverage = rasterise(outline, height, width)
         if drawing.accept(window, coverage > 127, _area(outline)):
             _paint(rng, drawing.canvas[window], coverage)
             drawing.boxes.append(box)
@@ -137,7 +137,7 @@ def _add_object(rng: Generator, drawing: _Drawing, size: float) -> None:
             return
 
 
-def _ground(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
+def make_ground(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
     """Return a background float32 [H, W, 3]: a gradient of two colours, with soft blotches."""
     first, second = rng.uniform(0, 255, (2, 3)).astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
@@ -150,7 +150,7 @@ def _ground(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
     return np.asarray(ground + cv2.resize(blotches, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def _outline(rng: Generator, name: str) -> list[NDArray[np.float64]]:
+def make_outline(rng: Generator, name: str) -> list[NDArray[np.float64]]:
     """Return the shape's contours, [P, 2] each, x y, within a circle of radius 1, rotated at random."""
     turn = rng.uniform(0, 2 * math.pi)
     round_ = np.linspace(0, 2 * math.pi, 72, endpoint=False)
@@ -168,17 +168,17 @@ def _outline(rng: Generator, name: str) -> list[NDArray[np.float64]]:
     else:
         half = rng.uniform(0.22, 0.36)
         quarter = np.array([[1, -half], [1, half], [half, half]]) / math.hypot(1, half)
-        contours = [np.concatenate([quarter @ _rotation(math.pi / 2 * k) for k in range(4)])]
+        contours = [np.concatenate([quarter @ rotation(math.pi / 2 * k) for k in range(4)])]
     stretch = np.array([1.0, rng.uniform(0.75, 1.0)])
-    return [contour * stretch @ _rotation(turn) for contour in contours]
+    return [contour * stretch @ rotation(turn) for contour in contours]
 
 
-def _rotation(angle: float) -> NDArray[np.float64]:
+def rotation(angle: float) -> NDArray[np.float64]:
     """Return the matrix that turns row vectors by ``angle``."""
     return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
-def _scaled(contours: Outline, size: float) -> Outline:
+def to_size(contours: Outline, size: float) -> Outline:
     """Scale contours so that their box has the area of a square of side ``size``, pixels."""
     extent = np.ptp(np.concatenate(contours), axis=0)
     return [contour * (size / math.sqrt(extent.prod())) for contour in contours]
@@ -209,7 +209,7 @@ def _across_border(rng: Generator, contours: Outline, height: int, width: int) -
     return [contour + place for contour in contours]
 
 
-def _extent(contours: Outline, height: int, width: int) -> NDArray[np.float64]:
+def extent_of(contours: Outline, height: int, width: int) -> NDArray[np.float64]:
     """Return the box x1 y1 x2 y2 around the part of the contours in the picture, which one border may cut."""
     limits = np.array([width, height], float)
     kept = []
@@ -234,7 +234,7 @@ def _area(contours: Outline) -> float:
     return areas[0] - sum(areas[1:])
 
 
-def _rasterise(contours: list[NDArray[np.float64]], height: int, width: int) -> tuple[Window, NDArray[np.uint8]]:
+def rasterise(contours: list[NDArray[np.float64]], height: int, width: int) -> tuple[Window, NDArray[np.uint8]]:
     """Return the window of the picture that holds the contours, and their coverage of it, 0 to 255.
 
     Contours are measured from the left and top edge; holes follow the even-odd rule.
@@ -253,22 +253,49 @@ def _rasterise(contours: list[NDArray[np.float64]], height: int, width: int) -> 
     return np.s_[top:bottom, left:right], np.asarray(coverage, np.uint8)
 
 
-def _paint(rng: Generator, canvas: NDArray[np.float32], coverage: NDArray[np.uint8]) -> None:
-    """Blend a plain, shaded or striped texture over a window of the canvas, in place."""
-    behind = canvas[coverage > 127].mean(0)
-    colour = rng.uniform(0, 255, 3)
-    while np.linalg.norm(colour - behind) < CONTRAST:
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """What a shape is filled with.
+
+    Attributes:
+        colour: float64 [3], BGR, 0 to 255.
+        texture: "plain", "shaded" (a gradient) or "striped".
+        angle: Along which a texture changes, radians.
+        strength: Grey levels by which it does.
+        frequency: Radians along a striped shape.
+    """
+
+    colour: NDArray[np.float64]
+    texture: str
+    angle: float
+    strength: float
+    frequency: float
+
+    @staticmethod
+    def chosen(rng: Generator, behind: NDArray[np.floating]) -> Paint:
+        """Choose a paint that stands out from the colour ``behind``, [3]."""
         colour = rng.uniform(0, 255, 3)
-    height, width = coverage.shape
-    texture = rng.choice(("plain", "shaded", "striped"))
-    angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(30, 70)
-    columns, rows = np.arange(width) * math.cos(angle), np.arange(height) * math.sin(angle)
-    along = ((rows[:, None] + columns) / max(height, width)).astype(np.float32)
-    if texture == "plain":
-        along[:] = 0
-    elif texture == "shaded":
-        along -= along.mean()
-    else:
-        along = np.sin(along * np.float32(rng.uniform(12, 40))) / 2
-    paint = np.clip(colour.astype(np.float32) + along[..., None] * np.float32(strength), 0, 255)
-    canvas += (paint - canvas) * (coverage[..., None] / np.float32(255))
+        while np.linalg.norm(colour - behind) < CONTRAST:
+            colour = rng.uniform(0, 255, 3)
+        texture = str(rng.choice(("plain", "shaded", "striped")))
+        angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(30, 70)
+        return Paint(colour, texture, angle, strength, rng.uniform(12, 40) if texture == "striped" else 0.0)
+
+    def cover(self, canvas: NDArray[np.float32], coverage: NDArray[np.uint8]) -> None:
+        """Blend it over a window of the canvas, in place."""
+        height, width = coverage.shape
+        columns, rows = np.arange(width) * math.cos(self.angle), np.arange(height) * math.sin(self.angle)
+        along = ((rows[:, None] + columns) / max(height, width)).astype(np.float32)
+        if self.texture == "plain":
+            along[:] = 0
+        elif self.texture == "shaded":
+            along -= along.mean()
+        else:
+            along = np.sin(along * np.float32(self.frequency)) / 2
+        paint = np.clip(self.colour.astype(np.float32) + along[..., None] * np.float32(self.strength), 0, 255)
+        canvas += (paint - canvas) * (coverage[..., None] / np.float32(255))
+
+
+def _paint(rng: Generator, canvas: NDArray[np.float32], coverage: NDArray[np.uint8]) -> None:
+    """Cover a window of the canvas with a paint that stands out there, in place."""
+    Paint.chosen(rng, canvas[coverage > 127].mean(0)).cover(canvas, coverage)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import sys
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -57,7 +58,8 @@ class OpenVinoBackend:
         openvino = import_openvino()
         self.name = "openvino" if precision == "fp32" else f"openvino-{precision}"
         options = _options(precision, check_threads(threads))
-        core = _core(openvino, precision)
+        core = _core()
+        _check_precision(core, precision)
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         if spec is None:
@@ -109,15 +111,23 @@ def import_openvino() -> Any:  # noqa: ANN401 - openvino is an extra
     return openvino
 
 
-def _core(openvino: Any, precision: CpuPrecision) -> Any:  # noqa: ANN401
-    """Return OpenVINO with its part for CPUs loaded and set; raise BackendError if the CPU lacks the precision."""
-    core = openvino.Core()
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in capabilities:
-        raise BackendError("this CPU does not compute in bfloat16; use the backend openvino")
+@functools.cache
+def _core() -> Any:  # noqa: ANN401
+    """Return OpenVINO with its part for CPUs loaded and set: one for the process, and until its end.
+
+    That part gives the thread that loads it a stack for signals, and takes its memory back when it is let go of, in
+    whatever thread that happens. The next signal, such as Ctrl-C, would then end the process (seen with 2026.4).
+    """
+    core = import_openvino().Core()
     with contextlib.suppress(RuntimeError):  # unpublished; without it a file of many sizes takes more memory
         core.set_property("CPU", {"CPU_RUNTIME_CACHE_CAPACITY": KEPT_OPERATORS})
     return core
+
+
+def _check_precision(core: Any, precision: CpuPrecision) -> None:  # noqa: ANN401
+    """Raise BackendError if the CPU lacks the precision."""
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise BackendError("this CPU does not compute in bfloat16; use the backend openvino")
 
 
 def _options(precision: CpuPrecision, threads: int) -> dict[str, str | int | bool]:

@@ -52,7 +52,7 @@ def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argpars
         if arguments.corners:
             parser.error("--corners is for pictures; name pictures only")
         return detect_in_videos(arguments, _print_problem)
-    for option in ("every", "start", "duration"):
+    for option in ("every", "start", "duration", "show"):
         if getattr(arguments, option) != parser.get_default(option):
             parser.error(f"--{option} is for videos and cameras; {arguments.sources[0]} is neither")
     return _detect(arguments)
@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     videos.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS", help="leave out what comes before")
     videos.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after so long")
+    videos.add_argument("--show", action="store_true", help="in a window; q, Esc or closing it ends the run")
     return parser
 
 

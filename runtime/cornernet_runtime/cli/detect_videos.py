@@ -33,6 +33,7 @@ SHOWN_CLASSES = 4
 def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str], None]) -> int:
     """Do the work and print what came of it; return the exit status."""
     from cornernet_runtime.video.detect import VideoRequest, detect_videos  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.window import Window  # noqa: PLC0415
 
     console = console_for_people()
     request = VideoRequest(
@@ -48,7 +49,7 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         start=arguments.start,
         duration=arguments.duration,
     )
-    with Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         _Figures(),
@@ -56,10 +57,16 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         console=console,
         transient=True,
         disable=not console.is_terminal,  # it would end with an empty line
-    ) as progress:
+    )
+    with Window() if arguments.show else contextlib.nullcontext() as window, progress, _telling():
         line = _Line(progress)
-        with _telling():
-            summary = detect_videos(request, line.show, print_problem, line.begin)
+
+        def watch(_stream: DetectionStream, result: FrameResult) -> None:
+            line.show(result)
+            if window is not None and not window.show(result):
+                raise KeyboardInterrupt
+
+        summary = detect_videos(request, watch, print_problem, line.begin)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:
@@ -82,7 +89,7 @@ class _Line:
         total, name = getattr(stream.source, "duration", None), printable(stream.source.name)
         self._progress.reset(self._task, total=total, description=name, visible=True, stream=stream, objects=0)
 
-    def show(self, _stream: DetectionStream, result: FrameResult) -> None:
+    def show(self, result: FrameResult) -> None:
         """Take note of a result."""
         if self._shown_at < 0:
             self._first = result.seconds
