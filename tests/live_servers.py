@@ -16,6 +16,9 @@ import time
 import numpy as np
 import pytest
 
+from cornernet_runtime.video.network import NetworkStream
+from cornernet_runtime.video.reconnect import Reconnection
+
 HOST = "127.0.0.1"
 PATIENCE = 60  # seconds, for machines that are busy; nothing here takes long by itself
 # Frames that show their number, plus an offset, as ten columns: dark is 0, bright is 1, the first counts 1.
@@ -25,6 +28,14 @@ NUMBERED = "nullsrc=size=160x96:rate=25,geq=lum='if(mod(floor((N+{first})/pow(2,
 def need_ffmpeg():
     """Return a mark that skips where the program is missing."""
     return pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: apt-get install ffmpeg")
+
+
+QUICK = {"first_wait_s": 0.05, "longest_wait_s": 0.2, "connect_s": PATIENCE, "give_up_after_s": PATIENCE}
+
+
+def stream_of(url, **plan):
+    """Return a live stream that is connected again soon."""
+    return NetworkStream(url, Reconnection(**{**QUICK, **plan}))
 
 
 def free_port(kind=socket.SOCK_STREAM):

@@ -59,7 +59,7 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         transient=True,
         disable=not console.is_terminal,  # it would end with an empty line
     )
-    with Window() if arguments.show else contextlib.nullcontext() as window, progress:
+    with Window() if arguments.show else contextlib.nullcontext() as window, progress, _telling():
         lines = _Lines(progress)
 
         def watch(stream: Watched, result: FrameResult) -> None:
@@ -67,8 +67,7 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
             if window is not None and not window.show(result):
                 raise KeyboardInterrupt
 
-        with _telling():
-            summary = detect_videos(request, watch, print_problem, lines.begin)
+        summary = detect_videos(request, watch, print_problem, lines.begin)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:

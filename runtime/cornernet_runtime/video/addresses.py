@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 # Containers that hold a finished video, as far as a name can tell; MPEG-TS, FLV and MJPEG are sent live as well.
 FILE_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".wmv"})
+# Of a query, what tells one camera of a recorder from another and is no secret.
+SHOWN = re.compile(r"(?:camera|channel|profile|stream|subtype|track)=\w{1,16}", re.ASCII | re.IGNORECASE)
 FILE_SCHEMES = frozenset({"ftp", "http", "https", "sftp"})
 
 
@@ -19,17 +21,20 @@ def is_address(source: object) -> bool:
 def is_live(address: str) -> bool:
     """Return whether an address is that of a live stream: all but finished files, which their names tell."""
     scheme, _, rest = masked(address).partition("://")
-    suffix = PurePosixPath(rest.partition("/")[2]).suffix.lower()
+    suffix = PurePosixPath(rest.partition("?")[0].partition("/")[2]).suffix.lower()
     return scheme != "file" and (scheme not in FILE_SCHEMES or suffix not in FILE_SUFFIXES)
 
 
 def masked(address: str) -> str:
-    """Return an address without user, password, query, and values that some cameras want in the path."""
+    """Return an address without user, password, values in its path, and its query but for ``SHOWN``."""
     scheme, _, rest = address.partition("://")
     authority = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index] # it matches the empty text too
     if "@" in authority or ("@" in rest and ":" in authority):  # the latter is a password with a / in it
         rest = rest.rpartition("@")[2] if "@" not in authority else rest[authority.rindex("@") + 1 :]
-    shown = re.sub(r"=[^/]*", "=...", re.split(r"[?#]", rest)[0])
+    path, _, query = rest.partition("#")[0].partition("?")
+    shown = re.sub(r"=[^/]*", "=...", path)
+    if told := "&".join(part for part in query.split("&") if SHOWN.fullmatch(part)):
+        shown += f"?{told}"
     return "".join(letter if letter.isprintable() else "?" for letter in f"{scheme.lower()}://{shown}")
 
 

@@ -23,13 +23,18 @@ MARGIN = 1.0  # seconds that FFmpeg's own time-outs come after those of the watc
 # - No frames are looked at to guess their rate, which is not used: that alone takes most of a second.
 # - RTSP over TCP, for a lost UDP packet smears pictures up to the next key frame; and no sound, which would have to be
 #   waited for.
+# - RTMP says what it sends in its first packets; FFmpeg would wait 5 seconds for more tracks.
 # - UDP packets that come while the computer is busy overwrite older ones, where FFmpeg would end the stream.
 # "nobuffer" is left out on purpose: it drops what was read to find out about the stream, the first key frame with it,
 # and frames then come no sooner. "low_delay" would disorder streams with B frames.
 EVERYWHERE = {"fpsprobesize": "0"}
+_RTSP = {"rtsp_transport": "tcp", "allowed_media_types": "video"}
+_RTMP = {"analyzeduration": "1000000"}  # microseconds
 OPTIONS = {
-    "rtsp": {"rtsp_transport": "tcp", "allowed_media_types": "video"},
-    "rtsps": {"rtsp_transport": "tcp", "allowed_media_types": "video"},
+    "rtsp": _RTSP,
+    "rtsps": _RTSP,
+    "rtmp": _RTMP,
+    "rtmps": _RTMP,
     "udp": {"overrun_nonfatal": "1"},
 }
 # PyAV's names of refusals that last.
@@ -48,7 +53,7 @@ class NetworkStream(Reconnecting):
     The first frame of each connection is a key frame. What cannot be decoded is left out up to the next key frame, and
     counted.
 
-    User, password and query of the address are shown nowhere: ``name`` is without them.
+    User, password and query of the address are shown nowhere, but for what tells cameras apart (``addresses.SHOWN``).
 
     Args:
         url: The address, such as ``rtsp://user:password@host/path``, ``http://host/live.ts``, ``udp://@:5000`` or
@@ -56,6 +61,7 @@ class NetworkStream(Reconnecting):
         plan: When to cut, to wait and to give up.
         options: For FFmpeg's protocol and demuxer, over those of this module.
         format: FFmpeg's name of the container, where it cannot be told from the data.
+        name: As for ``Source``; by default the address without what is secret.
 
     Attributes:
         damaged: Packets that could not be decoded or came incomplete, and frames that were patched up.
@@ -73,6 +79,7 @@ class NetworkStream(Reconnecting):
         *,
         options: Mapping[str, str] | None = None,
         format: str | None = None,  # noqa: A002 - FFmpeg's word
+        name: str | None = None,
     ) -> None:
         if not is_address(url):
             raise VideoError("expected the address of a stream such as rtsp://host/path, got something without ://")
@@ -81,7 +88,7 @@ class NetworkStream(Reconnecting):
         self._options = {**EVERYWHERE, **OPTIONS.get(url.partition("://")[0].lower(), {}), **(options or {})}
         self._born = time.perf_counter()
         self.damaged = 0
-        super().__init__(self._connected, masked(url), plan)
+        super().__init__(self._connected, masked(url) if name is None else name, plan)
 
     def close(self) -> None:
         """End the iteration and the connection; from any thread."""
@@ -110,7 +117,7 @@ class NetworkStream(Reconnecting):
 
     def _told(self, error: Any) -> VideoError:  # noqa: ANN401 - PyAV is an extra
         """Return an error without secrets for one of FFmpeg on opening."""
-        kinds, scheme = self._av.error, self.name.partition("://")[0]
+        kinds, scheme = self._av.error, masked(self._url).partition("://")[0]
         reason = REFUSALS.get(type(error).__name__)
         if isinstance(error, kinds.ProtocolNotFoundError):
             reason = f"this FFmpeg knows no {scheme}://; give rtsp, rtmp, http, https, tcp or udp"
@@ -171,8 +178,8 @@ class _Connection:
 
     def _unfitness(self) -> str | None:
         """Return why it cannot be used, or None."""
-        if self._container.duration is not None:
-            seconds = self._container.duration / self._av.time_base
+        seconds = (self._container.duration or 0) / self._av.time_base
+        if seconds > 0:
             return f"it ends after {seconds:.1f} s, so it is no live stream; open it with VideoFile, or download it"
         if self._stream is None:
             kinds = " and ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"

@@ -123,6 +123,7 @@ class Reconnecting:
                 wait = self._plan.first_wait_s
             self._pause(min(wait * random.uniform(0.5, 1), self._patience()))  # noqa: S311 - no secret
             wait = min(wait * self._plan.factor, self._plan.longest_wait_s)
+            self._await_end()
             if self._patience() <= 0 and not self._stopped:
                 raise VideoError(f"{self.name}: given up after {self._limit():g} s without a frame: {self.reason}")
 
@@ -180,6 +181,15 @@ class Reconnecting:
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(self._is_stopped, max(seconds, 0))
+
+    def _await_end(self) -> None:
+        """Wait until the last connection lets go, lest ones that hang add up."""
+        connection = self._connection
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopped or connection is None or connection.over,
+                min(max(self._patience(), 0), threading.TIMEOUT_MAX),
+            )
 
     def _is_stopped(self) -> bool:
         return self._stopped
@@ -291,7 +301,8 @@ class _Timeline:
         step = ticks + self._moved - self._last
         seconds = float(step * self.unit)
         off = seconds - passed
-        if off > JUMP or seconds < -SAME_CLOCK or (self._after_gap and abs(off) > SAME_CLOCK):
+        stuck = step <= 0 and passed > SAME_CLOCK
+        if stuck or off > JUMP or seconds < -SAME_CLOCK or (self._after_gap and abs(off) > SAME_CLOCK):
             expected = max(round(passed / self.unit), 1)
             self._moved += expected - step
             step = expected

@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 from fractions import Fraction
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
+from video_clips import moving_shapes, write_clip
 
 from cornernet_runtime.errors import FrameError, VideoError
 from cornernet_runtime.video import reconnect
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.reconnect import LastingError, Reconnecting, Reconnection
-from cornernet_runtime.video.sources import Part
+from cornernet_runtime.video.sources import Camera, Part
 
 SOON = 5.0  # seconds; what is to happen at once takes no longer on a machine that is busy
 TICK = Fraction(1, 100)
@@ -177,6 +180,19 @@ def test_a_time_that_comes_twice_or_too_late_is_left_out(plug):
     assert [frame.ticks for frame in first(source, 3)] == [700, 704, 708]
 
 
+def test_a_clock_that_stands_still_is_moved_after_a_second():
+    timeline = reconnect._Timeline()
+    (frame,) = frames(700)
+    assert [timeline.place(frame, arrived) for arrived in (0, 0.5, 0.9, 1.5, 2, 3)] == [
+        700,
+        None,
+        None,
+        850,
+        None,
+        1000,
+    ]
+
+
 def test_a_silence_is_a_stall_and_ends_the_connection(plug):
     silence = Silence()
     _, source = plug(Connection(frames(1), silence), Connection(frames(2)), silence_s=0.2)
@@ -192,7 +208,9 @@ def test_a_silence_is_a_stall_and_ends_the_connection(plug):
 
 
 def test_a_connection_without_a_first_frame_is_cut_too(plug, caplog):
-    _, source = plug(Connection(Silence()), Connection(frames(2)), connect_s=0.1)
+    silence = Silence()
+    _, source = plug(Connection(silence), Connection(frames(2)), connect_s=0.1)
+    threading.Timer(0.5, silence.over.set).start()
     assert len(first(source, 1)) == 1
     assert (source.connections, source.stalls) == (1, 0)
     assert "it: lost: no frame for 0." in caplog.text
@@ -296,6 +314,34 @@ def test_another_thread_can_end_it_in_every_state(plug, how, connections, state)
     assert len(ended) == 1
     assert ended[0] - begin < SOON
     assert len(given) == (state != "connecting")
+
+
+def test_a_connection_that_hangs_is_waited_for_before_the_next(plug):
+    silence = Silence()
+    plugged, source = plug(Connection(frames(1), silence), Connection(frames(2)), silence_s=0.1)
+    given = iter(source)
+    next(given)
+    reader = threading.Thread(target=lambda: next(given))
+    reader.start()
+    reader.join(1.5)
+    assert len(plugged.made) == 1
+    assert source.state == "stalled"
+    silence.over.set()
+    reader.join(SOON)
+    assert len(plugged.made) == 2
+    given.close()
+
+
+def test_a_camera_that_was_unplugged_comes_back(tmp_path, monkeypatch):
+    path, capture = write_clip(tmp_path / "a.avi", moving_shapes(5), codec="mpeg4"), cv2.VideoCapture
+    plugged_in = iter([True, False, False, True])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture(str(path) if next(plugged_in) else "none"))
+    source = Reconnecting(lambda: Camera(0), "camera 0", Reconnection(first_wait_s=1, longest_wait_s=1))
+    given = first(source, 10)
+    assert [frame.index for frame in given] == list(range(10))
+    assert [frame.source for frame in given] == ["camera 0"] * 10
+    assert all(before.seconds < after.seconds for before, after in pairwise(given))
+    assert source.reason.startswith("cannot be opened: it is in use or not there")
 
 
 def test_a_part_of_it_has_its_state_and_can_be_ended(plug):
