@@ -19,6 +19,11 @@ def compare_schema():
     return _schema("compare")
 
 
+def stream_schema():
+    """Return the schema of what ``cornernet-bench stream --json`` writes."""
+    return _schema("stream")
+
+
 def _schema(command):
     return json.loads(resources.files("cornernet_bench").joinpath(f"schemas/{command}.schema.json").read_text())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
-import cv2
 import numpy as np
 
+from cornernet_bench.stream_clip import passing
 from cornernet_train.shapes import make_scene
 
 TICK = Fraction(1, 12800)
@@ -15,11 +15,8 @@ STEP = 512  # ticks: 25 frames a second
 
 
 def moving_shapes(count, size=(126, 190), seed=8):
-    """Yield ``count`` frames uint8 [H, W, 3] of a scene that passes by, some pixels a frame."""
-    height, width = size
-    scene = cv2.resize(make_scene(seed, 0).image, (2 * width, 2 * height), interpolation=cv2.INTER_AREA)
-    for index in range(count):
-        yield np.roll(scene, (-2 * index, -5 * index), (0, 1))[:height, :width].copy()
+    """Yield ``count`` frames uint8 [H, W, 3] of a drawn scene that passes by."""
+    return passing(make_scene(seed, 0).image, count, size)
 
 
 def write_clip(path, frames, ticks=None, *, time_base=TICK, codec="libx264", sound=None, keyframes=250):

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cornernet_bench import accuracy_cli, compare_cli, kernels_cli, latency_cli, oracle_cli, selftest_cli, tune_cli
+from cornernet_bench import (
+    accuracy_cli,
+    compare_cli,
+    kernels_cli,
+    latency_cli,
+    oracle_cli,
+    selftest_cli,
+    stream_cli,
+    tune_cli,
+)
 from cornernet_runtime.cli.common import run_command
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     latency_cli.add_command(commands)
     oracle_cli.add_command(commands)
     selftest_cli.add_command(commands)
+    stream_cli.add_command(commands)
     tune_cli.add_command(commands)
     arguments = parser.parse_args(argv)
     return run_command(lambda: arguments.run(arguments))

@@ -32,6 +32,7 @@ DISTRIBUTIONS = (
     "torch",
     "tensorrt",
     "cuda-core",
+    "av",
 )
 _GPU_QUERY = ("name", "driver_version", "memory.used", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu")
 

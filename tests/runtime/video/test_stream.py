@@ -351,7 +351,7 @@ except KeyboardInterrupt:
 
 
 def start(code):
-    folders = [ROOT / name for name in ("runtime", "export", "training")]
+    folders = [ROOT / name for name in ("runtime", "export", "training", "benchmarks")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
