@@ -145,7 +145,7 @@ class MultiStream(ResultStream):
     def close(self) -> None:
         """End the stream and wait for its threads; what is on its way is dropped, errors are warned of."""
         super().close()
-        for name, feed in self._feeds.items():
+        for name, feed in list(self._feeds.items()):  # who is told of an error may add and remove sources
             self._end_feed(name, feed, feed.lane.error)
 
     def _fares(self, name: str, feed: _Feed) -> StreamStatistics:
@@ -153,7 +153,7 @@ class MultiStream(ResultStream):
         return replace(told, state="failed" if name in self.errors else "ended") if feed.ended else told
 
     def _end_lane(self, ended: Ended) -> None:
-        for name, feed in self._feeds.items():
+        for name, feed in list(self._feeds.items()):
             if feed.lane is ended.lane:
                 self._end_feed(name, feed, ended.error)
 
@@ -165,12 +165,14 @@ class MultiStream(ResultStream):
         feed.lane.meter.end()
         stop(feed.lane.source)  # whatever it waits for, if a frame of it was to blame
         warn_of(feed.lane.source.problems)
-        if error is not None:
-            self.errors[name] = _named(name, error)
-            if self._on_source_error is not None:
-                self._on_source_error(name, self.errors[name])
-            else:
-                warnings.warn(f"{self.errors[name]}; the other sources go on", CornerNetWarning, stacklevel=4)
+        if error is None:
+            return
+        self.errors[name] = problem = _named(name, error)
+        if self._on_source_error is not None:
+            self._on_source_error(name, problem)
+            return
+        go_on = self._stop.alive and not all(other.ended for other in self._feeds.values())
+        warnings.warn(f"{problem}{'; the other sources go on' if go_on else ''}", CornerNetWarning, stacklevel=4)
 
     def _end(self) -> None:
         if self.errors and self._on_source_error is None:

@@ -312,6 +312,25 @@ def test_an_error_of_a_source_is_told_at_once_kept_and_raised_at_the_end(detecto
 
 
 @made_up
+def test_who_is_told_of_an_error_may_open_the_source_again(detector):
+    told = []
+
+    def open_again(name, error):
+        told.append((name, str(error)))
+        if len(told) < 3:
+            stream.remove(name)
+            assert stream.add(failing(4, name)) == name
+
+    stream = MultiStream(detector, [failing(4, "camera"), pictures(6)], on_source_error=open_again)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CornerNetWarning)
+        seen = Counter(result.frame.source for result in stream)
+    assert seen == {"camera": 12, "frames": 6}
+    assert told == [("camera", "camera: LookupError: the lens is dirty")] * 3
+    assert list(stream.errors) == ["camera"]
+
+
+@made_up
 def test_an_error_that_nobody_was_told_of_is_told_when_the_stream_is_closed(detector):
     readers = []
 
@@ -323,7 +342,7 @@ def test_an_error_that_nobody_was_told_of_is_told_when_the_stream_is_closed(dete
     stream = MultiStream(detector, [Frames(broken(), name="camera 3"), endless("camera 4")], batch=1)
     assert "camera 3" in (result.frame.source for result in stream)
     readers[0].join(30)
-    with pytest.warns(CornerNetWarning, match="camera 3 is gone; the other sources go on"):
+    with pytest.warns(CornerNetWarning, match="camera 3 is gone$"):
         stream.close()
     assert str(stream.errors["camera 3"]) == "camera 3 is gone"
 
