@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.video.detect import are_videos  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.detect import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
 
     videos = are_videos(arguments.sources)
     if any(videos):
@@ -51,6 +51,8 @@ def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argpars
             parser.error("pictures and videos take a command each")
         if arguments.corners:
             parser.error("--corners is for pictures; name pictures only")
+        if arguments.show and sum(map(is_live_source, arguments.sources)) > 1:
+            parser.error("--show shows one camera or stream; name one, or leave --show out to run several")
         return detect_in_videos(arguments, _print_problem)
     for option in ("every", "start", "duration", "show"):
         if getattr(arguments, option) != parser.get_default(option):
@@ -127,11 +129,14 @@ def _count(number: int, noun: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cornernet-detect", description="Detect objects in pictures, videos or cameras."
+        prog="cornernet-detect", description="Detect objects in pictures, videos, streams or cameras."
     )
     parser.add_argument("model", metavar="MODEL", help="a bundle folder or an .onnx file of cornernet-export")
     parser.add_argument(
-        "sources", metavar="SOURCE", nargs="+", help="an image, a folder, a glob, a video, or the index of a camera"
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="an image, a folder, a glob, a video, the address of a stream (rtsp://...), or the index of a camera",
     )
     parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best here)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write annotated pictures or videos to this folder")
@@ -145,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the heat maps of both corners and the paired corners",
     )
     add_view_options(parser)
-    videos = parser.add_argument_group("videos and cameras")
+    videos = parser.add_argument_group("videos, streams and cameras")
     videos.add_argument(
         "--every", type=_whole_number, default=1, metavar="N", help="look at every Nth frame (default 1)"
     )

@@ -1,26 +1,31 @@
-"""``cornernet-detect`` on videos and cameras: progress while it runs, a summary at the end."""
+"""``cornernet-detect`` on videos, streams and cameras: progress while it runs, a summary at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
+import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cornernet_runtime.cli.common import console_for_people, count_of, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
-    from cornernet_runtime.video.detect import VideosSummary
-    from cornernet_runtime.video.stream import DetectionStream, FrameResult
+    from cornernet_runtime.video.detect import VideosSummary, Watched
+    from cornernet_runtime.video.stream import FrameResult
 
 REFRESH = 0.2  # seconds
 SHOWN_CLASSES = 4
@@ -48,21 +53,21 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[state]}"),
+        _Figures(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,  # it would end with an empty line
     )
-    with Window() if arguments.show else contextlib.nullcontext() as window, progress:
-        line = _Line(progress)
+    with Window() if arguments.show else contextlib.nullcontext() as window, progress, _telling():
+        lines = _Lines(progress)
 
-        def watch(stream: DetectionStream, result: FrameResult) -> None:
-            line.show(stream, result)
+        def watch(stream: Watched, result: FrameResult) -> None:
+            lines.show(stream, result)
             if window is not None and not window.show(result):
                 raise KeyboardInterrupt
 
-        summary = detect_videos(request, watch, print_problem)
+        summary = detect_videos(request, watch, print_problem, lines.begin)
     if summary.rows:
         _print_summary(console, summary, arguments)
     if summary.interrupted:
@@ -71,29 +76,76 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
     return 1 if summary.failed else 0
 
 
-class _Line:
-    """One line of progress, which says how the stream at hand fares."""
+class _Lines:
+    """A line of progress for each stream at hand, which says how it fares."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", state="", visible=False)
-        self._stream: DetectionStream | None = None
-        self._objects, self._first, self._shown_at = 0, 0.0, 0.0
+        self._lines: dict[Watched, _Line] = {}
 
-    def show(self, stream: DetectionStream, result: FrameResult) -> None:
+    def begin(self, *streams: Watched) -> None:
+        """Show streams, which may not have a result for long, in place of those before."""
+        for line in self._lines.values():
+            self._progress.remove_task(line.task)
+        self._lines = {stream: _Line(self._task_of(stream)) for stream in streams}
+
+    def show(self, stream: Watched, result: FrameResult) -> None:
         """Take note of a result."""
-        if stream is not self._stream:
-            self._stream, self._objects, self._first = stream, 0, result.seconds
-            total = getattr(stream.source, "duration", None)
-            self._progress.reset(self._task, total=total, description=printable(stream.source.name), visible=True)
-        self._objects += len(result.detections)
-        now = time.perf_counter()
-        if now - self._shown_at < REFRESH:
-            return
-        self._shown_at, told = now, stream.statistics
+        line, now = self._lines[stream], time.perf_counter()
+        if line.first is None:
+            line.first = result.seconds
+        line.objects += len(result.detections)
+        if now - line.shown_at >= REFRESH:
+            line.shown_at = now
+            self._progress.update(line.task, completed=result.seconds - line.first, objects=line.objects)
+
+    def _task_of(self, stream: Watched) -> TaskID:
+        total = getattr(stream.source, "duration", None)
+        return self._progress.add_task(printable(stream.name), total=total, stream=stream, objects=0)
+
+
+@dataclass(slots=True)
+class _Line:
+    task: TaskID
+    objects: int = 0
+    first: float | None = None  # seconds
+    shown_at: float = -math.inf
+
+
+class _Figures(ProgressColumn):
+    """How a stream fares, at each refresh, whether results come or not."""
+
+    def render(self, task: Task) -> Text:
+        """Return its state if that is worth a word, its rate, lag and drops, and the objects."""
+        stream: Watched = task.fields["stream"]
+        told = stream.statistics
+        state = "" if told.state in (None, "live") else f"{told.state}, "
         dropped = f", {told.dropped} dropped" if told.dropped else ""
-        state = f"{told.fps:.1f} fps, lag {told.lag_ms:.0f} ms{dropped}, {count_of(self._objects, 'object')}"
-        self._progress.update(self._task, completed=result.seconds - self._first, state=state)
+        objects = count_of(task.fields["objects"], "object")
+        return Text(f"{state}{told.fps:.1f} fps, lag {told.lag_ms:.0f} ms{dropped}, {objects}")
+
+
+class _Teller(logging.Handler):
+    """Prints what live sources log, on a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        kind = "warning" if record.levelno >= logging.WARNING else "note"
+        print(f"{kind}: {record.getMessage()}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """Let people know of each change in the state of a live source."""
+    log, teller = logging.getLogger("cornernet_runtime.video"), _Teller()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(teller)
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
+        log.setLevel(level)
 
 
 def _print_summary(console: Console, summary: VideosSummary, arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.errors import CornerNetWarning, VideoError
+from cornernet_runtime.video.frame import state_of, stop
 from cornernet_runtime.video.line import Line
 from cornernet_runtime.video.statistics import Meter
 
@@ -48,16 +49,16 @@ class Crew:
         under_way = workers if detector.pipeline is None else 1 + lead
         self.line, self._meter = Line(batch, (under_way + 1) * batch, latency), Meter()
         if detector.pipeline is not None:
-            self._threads = [_thread(_detect_on_gpu, self.line, self._meter, detector.pipeline, lead)]
+            self._workers = [_thread(_detect_on_gpu, self.line, self._meter, detector.pipeline, lead)]
         else:
             clones = [detector.clone() for _ in range(workers)]
-            self._threads = [_thread(_detect, self.line, self._meter, clone) for clone in clones]
+            self._workers = [_thread(_detect, self.line, self._meter, clone) for clone in clones]
+        self._readers: list[tuple[threading.Thread, Lane]] = []
 
     def start(self) -> None:
         """Let the workers begin."""
-        for thread in self._threads:
-            if thread.ident is None:
-                thread.start()
+        for thread in self._workers:
+            thread.start()
 
     def read(self, source: Source, *, newest: bool, name: str | None = None) -> Lane:
         """Start a thread that reads a source and closes it, and return the source's lane.
@@ -70,27 +71,34 @@ class Crew:
         Raises:
             VideoError: The stream has ended.
         """
-        lane = self.line.open(Meter(), newest=newest)
+        lane = self.line.open(source, newest=newest)
         if lane is None:
             raise VideoError(f"{source.name}: the stream has ended and takes no more sources; open another one")
-        thread = _thread(_read, source, self.line, lane, name)
+        thread = _thread(_read, self.line, lane, name)
         try:
             thread.start()
         except BaseException:
             self.line.remove(lane)
             raise
-        self._threads = [*(other for other in self._threads if other.is_alive() or other.ident is None), thread]
+        self._readers = [*(reader for reader in self._readers if reader[0].is_alive()), (thread, lane)]
         return lane
+
+    def remove(self, lane: Lane) -> None:
+        """Give no more results of a source, and close it as soon as it answers."""
+        self.line.remove(lane)
+        stop(lane.source)
 
     def statistics(self, lane: Lane) -> StreamStatistics:
         """Return how a source fares."""
-        return lane.meter.read(self.line.counts(lane), self._meter.stage_ms(self.line.given))
+        return lane.meter.read(self.line.counts(lane), self._meter.stage_ms(self.line.given), state_of(lane.source))
 
     def stop(self) -> None:
         """End the threads, and wait for them, unless the garbage collector runs in one of them."""
         self.line.stop()
+        for _, lane in self._readers:
+            stop(lane.source)
         deadline = time.perf_counter() + PATIENCE
-        for thread in self._threads:
+        for thread in [reader[0] for reader in self._readers] + self._workers:
             if thread is threading.current_thread() or thread.ident is None:
                 continue
             thread.join(max(0.0, deadline - time.perf_counter()))
@@ -105,11 +113,11 @@ def _thread(function: Any, *arguments: object) -> threading.Thread:  # noqa: ANN
     return threading.Thread(target=function, args=arguments, name=name, daemon=True)
 
 
-def _read(source: Source, line: Line, lane: Lane, name: str | None) -> None:
-    """Bring frames from the source into its lane, and close the source."""
+def _read(line: Line, lane: Lane, name: str | None) -> None:
+    """Bring frames from a source into its lane, and close the source."""
     error: BaseException | None = None
     try:
-        frames = iter(source)
+        frames = iter(lane.source)
         while True:
             with lane.meter.stage("reading"):
                 frame = next(frames, None)
@@ -122,7 +130,7 @@ def _read(source: Source, line: Line, lane: Lane, name: str | None) -> None:
     except BaseException as problem:  # noqa: BLE001 - the consumer raises it
         error = problem
     try:
-        source.close()
+        lane.source.close()
     except BaseException as problem:  # noqa: BLE001 - the consumer raises it
         error = error or problem
     line.end(lane, error)

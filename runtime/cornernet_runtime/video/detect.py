@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import warnings
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import CornerNetWarning, FrameError, OutputError, VideoError
-from cornernet_runtime.interrupt import Interrupt
+from cornernet_runtime.errors import FrameError, OutputError, VideoError
+from cornernet_runtime.video.addresses import file_stem, is_address, is_live
+from cornernet_runtime.video.detect_live import detect_live
 from cornernet_runtime.video.file import VideoFile
-from cornernet_runtime.video.sinks import JsonLines, Sink, part_of
+from cornernet_runtime.video.network import NetworkStream
+from cornernet_runtime.video.reconnect import Reconnection
+from cornernet_runtime.video.recording import Recording, ending
+from cornernet_runtime.video.sinks import JsonLines, Sink
 from cornernet_runtime.video.sources import Camera, Part
-from cornernet_runtime.video.writer import VideoWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections import Counter
+    from collections.abc import Callable, Sequence
 
+    from cornernet_runtime.errors import CornerNetError
+    from cornernet_runtime.video.frame import Source
     from cornernet_runtime.video.statistics import StreamStatistics
-    from cornernet_runtime.video.stream import DetectionStream, FrameResult
+    from cornernet_runtime.video.stream import FrameResult
 
+START_WITHIN = 15.0  # seconds; who types a wrong address wants to be told
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -39,7 +44,7 @@ class VideoRequest:
 
     Attributes:
         model: Bundle folder or ``.onnx`` file.
-        sources: Video files, globs of them, and indices of cameras.
+        sources: Video files, globs of them, addresses (URLs) of streams, and indices of cameras.
         backend: What runs the network; None is the best here.
         output: Folder for annotated videos, or None.
         json_lines: File for one JSON object a line and frame, ``-`` for standard output, or None.
@@ -64,9 +69,25 @@ class VideoRequest:
     duration: float | None = None
 
 
+class Watched(Protocol):
+    """A stream of one source, or one source of a stream of many."""
+
+    @property
+    def source(self) -> Source:
+        """That gives the frames."""
+
+    @property
+    def name(self) -> str:
+        """That its results have."""
+
+    @property
+    def statistics(self) -> StreamStatistics:
+        """How it fares, at any time and from any thread."""
+
+
 @dataclass(slots=True)
 class VideoSummary:
-    """What was found in one video or camera.
+    """What was found in one video, stream or camera.
 
     Attributes:
         source: Its name.
@@ -99,108 +120,125 @@ class VideosSummary:
 
 
 def are_videos(sources: Sequence[str]) -> list[bool]:
-    """Say of each source whether it is a video or a camera, by its name alone."""
+    """Say of each source whether it is a video, a stream or a camera, by its name alone."""
     return [
-        Path(source).suffix.lower() in SUFFIXES or (_is_camera(source) and not Path(source).exists())
+        is_address(source)
+        or Path(source).suffix.lower() in SUFFIXES
+        or (_is_camera(source) and not Path(source).exists())
         for source in sources
     ]
 
 
+def is_live_source(source: str) -> bool:
+    """Return whether a source is a camera or a live stream, by its name alone."""
+    return _is_camera(source) or (is_address(source) and is_live(source))
+
+
 def detect_videos(
     request: VideoRequest,
-    watch: Callable[[DetectionStream, FrameResult], None] = lambda *_: None,
+    watch: Callable[[Watched, FrameResult], None] = lambda *_: None,
     on_problem: Callable[[str], None] = lambda _: None,
+    on_begin: Callable[..., None] = lambda *_: None,
 ) -> VideosSummary:
-    """Detect objects in videos and cameras, one after the other; one that fails is named, counted and left.
+    """Detect objects in videos, streams and cameras; one that fails is named, counted and left.
 
+    Files are done one after the other. Several that are live are done at the same time, after the files.
     What was written until a failure or an interrupt is kept.
 
     Args:
         request: What to do.
         watch: Shown each result, and the stream that gave it.
         on_problem: Told of each source that fails.
+        on_begin: Told of each stream, or of all that begin at the same time, before the first result.
 
     Raises:
         OutputError: A result cannot be written, or would overwrite a source.
         CornerNetError: The model cannot be opened.
     """
     sources = [name for source in request.sources for name in _expand(source)]
-    targets = _targets(sources, request.output)
+    targets = dict(enumerate(_targets(sources, request.output)))
+    live = [number for number, source in enumerate(sources) if is_live_source(source)]
+    together = live if len(live) > 1 else []
     summary = VideosSummary()
     with Detector.open(request.model, request.backend, flip=request.flip, scales=request.scales) as detector:
         summary.scales = detector.scales
         shared: list[Sink] = [] if request.json_lines is None else [JsonLines(request.json_lines)]
+        run = _Run(request, detector, shared, summary, watch, on_problem, on_begin)
         try:
-            with _ending(shared):
-                for source, target in zip(sources, targets, strict=True):
-                    try:
-                        _detect(source, target, request, detector, shared, summary, watch)
-                    except (VideoError, FrameError) as error:
-                        kept = "" if target is None or not part_of(target).exists() else _kept(target)
-                        on_problem(f"{error}{kept}")
-                        summary.failed += 1
+            with ending(shared):
+                for number, source in enumerate(sources):
+                    if number not in together:
+                        run.one(source, targets[number])
+                if together:
+                    run.several([(sources[number], targets[number]) for number in together])
         except KeyboardInterrupt:
             summary.interrupted = True
     return summary
 
 
-def _detect(
-    source: str,
-    target: Path | None,
-    request: VideoRequest,
-    detector: Detector,
-    shared: Sequence[Sink],
-    summary: VideosSummary,
-    watch: Callable[[DetectionStream, FrameResult], None],
-) -> None:
-    """Detect in one source, whose row goes into the summary however it ends."""
-    sinks, writer = list(shared), None
-    if target is not None:
-        sound = None if _is_camera(source) else Path(source)
-        writer = VideoWriter(target, sound=sound, from_zero=request.start > 0)
-        sinks.append(writer)
-    whole = Camera(int(source)) if _is_camera(source) else VideoFile(source, request.start)
-    start = request.start if whole.live else 0.0  # a file begins there by itself
-    counts: Counter[str] = Counter()
-    with detector.stream(Part(whole, every=request.every, start=start, duration=request.duration)) as stream:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The work on one source, or on several at the same time, whose rows go into the summary however they end."""
+
+    request: VideoRequest
+    detector: Detector
+    shared: Sequence[Sink]
+    summary: VideosSummary
+    watch: Callable[[Watched, FrameResult], None]
+    on_problem: Callable[[str], None]
+    on_begin: Callable[..., None]
+
+    def one(self, source: str, target: Path | None) -> None:
+        recording = self._recording(source, target)
         try:
-            with _ending([] if writer is None else [writer], whole=request.duration is None):
-                for found in stream:
-                    result = replace(found, detections=found.detections.above(request.score))
-                    with Interrupt() as interrupt:  # a frame goes into all sinks, and whole, or into none
-                        counts.update(name for _, _, name in result.detections)
-                        for sink in sinks:
-                            sink.write(result)
-                    watch(stream, result)
-                    if interrupt.asked:
-                        raise KeyboardInterrupt
-        finally:
-            stream.close()
-            written = target if target is not None and target.exists() else None
-            summary.rows.append(VideoSummary(whole.name, stream.statistics, counts, written))
-    for problem in [] if writer is None else writer.problems:
-        warnings.warn(problem, CornerNetWarning, stacklevel=2)
+            with self.detector.stream(self._open(source)) as stream:
+                try:
+                    self.on_begin(stream)
+                    with ending([recording], whole=self.request.duration is None):
+                        for found in stream:
+                            recording.take(found, partial(self.watch, stream))
+                finally:
+                    stream.close()
+                    self._note(stream, recording)
+            recording.warn()
+        except (VideoError, FrameError) as error:
+            self._fail(recording, error)
+
+    def several(self, named: Sequence[tuple[str, Path | None]]) -> None:
+        recordings: dict[Source, Recording] = {}
+        for source, target in named:
+            recording = self._recording(source, target)
+            try:
+                recordings[self._open(source)] = recording
+            except VideoError as error:
+                self._fail(recording, error)
+        whole = self.request.duration is None
+        detect_live(self.detector, recordings, self.watch, self.on_begin, self._fail, self._note, whole=whole)
+
+    def _recording(self, source: str, target: Path | None) -> Recording:
+        sound = None if _is_camera(source) or is_address(source) else Path(source)
+        return Recording(self.request.score, self.shared, target, sound=sound, from_zero=self.request.start > 0)
+
+    def _open(self, source: str) -> Part:
+        whole = _open(source, self.request)
+        start = self.request.start if whole.live else 0.0  # a file begins there by itself
+        return Part(whole, every=self.request.every, start=start, duration=self.request.duration)
+
+    def _note(self, stream: Watched, recording: Recording) -> None:
+        row = VideoSummary(stream.name, stream.statistics, recording.counts, recording.written)
+        self.summary.rows.append(row)
+
+    def _fail(self, recording: Recording, error: CornerNetError) -> None:
+        self.on_problem(f"{error}{recording.kept}")
+        self.summary.failed += 1
 
 
-@contextlib.contextmanager
-def _ending(sinks: Sequence[Sink], *, whole: bool = True) -> Iterator[None]:
-    """End sinks as the block ends: well, before the source did, or after an error."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        for sink in sinks:
-            sink.close(whole=False)
-        raise
-    except BaseException:
-        for sink in sinks:
-            sink.abort()
-        raise
-    for sink in sinks:
-        sink.close(whole=whole)
-
-
-def _kept(target: Path) -> str:
-    return f"; the video of what was done until then is {part_of(target)}"
+def _open(source: str, request: VideoRequest) -> Source:
+    if _is_camera(source):
+        return Camera(int(source))
+    if is_address(source) and is_live(source):
+        return NetworkStream(source, Reconnection(start_within_s=START_WITHIN, give_up_after_s=request.duration))
+    return VideoFile(source, request.start)
 
 
 def _is_camera(source: str) -> bool:
@@ -209,7 +247,7 @@ def _is_camera(source: str) -> bool:
 
 def _expand(source: str) -> list[str]:
     """Return the files of a glob; anything else as it is."""
-    if Path(source).exists() or _is_camera(source):
+    if _is_camera(source) or is_address(source) or Path(source).exists():
         return [source]
     return sorted(glob.glob(source, recursive=True)) or [source]  # noqa: PTH207 - takes absolute ones too
 
@@ -223,6 +261,7 @@ def _targets(sources: Sequence[str], output: Path | None) -> list[Path | None]:
             targets.append(None)
             continue
         stem = f"camera-{source}" if _is_camera(source) else Path(source).stem
+        stem = file_stem(source) if is_address(source) else stem
         number, target = 1, output / f"{stem}.mp4"
         while target in targets:
             number += 1

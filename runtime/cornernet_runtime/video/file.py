@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cornernet_runtime.errors import VideoError
+from cornernet_runtime.video.addresses import is_address, masked
 from cornernet_runtime.video.frame import VideoFrame
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
+ADDRESS_PATIENCE = (20.0, 10.0)  # seconds to open a file elsewhere, and to wait for more of it
 
 
 class VideoFile:
@@ -28,7 +30,7 @@ class VideoFile:
     ``problems``, as far as FFmpeg notices. Frames may change their size midway.
 
     Args:
-        path: Of the file.
+        path: Of the file; or its address (URL), of which ``name`` holds neither user nor password nor query.
         start: Seconds from its beginning; frames before are not given.
 
     Attributes:
@@ -43,7 +45,8 @@ class VideoFile:
     live = False
 
     def __init__(self, path: str | Path, start: float = 0.0) -> None:
-        self.name = str(path)
+        self._path = str(path)
+        self.name = masked(self._path) if is_address(self._path) else self._path
         self.problems: list[str] = []
         self._av = import_av()
         self._start = start
@@ -72,7 +75,7 @@ class VideoFile:
             seconds = float(ticks * time_base)
             if self._start > 0 and seconds < start:
                 continue
-            frame = VideoFrame(self._image(picture), index, ticks, time_base, self.name)
+            frame = VideoFrame(image_of(picture), index, ticks, time_base, self.name)
             index, last, self._unit = index + 1, seconds, seconds - last
             yield frame
         if self._damaged:
@@ -92,12 +95,14 @@ class VideoFile:
 
     def _open(self) -> Any:  # noqa: ANN401 - PyAV is an extra
         try:
-            return self._av.open(self.name, metadata_errors="replace")
+            timeout = ADDRESS_PATIENCE if is_address(self._path) else None
+            return self._av.open(self._path, metadata_errors="replace", timeout=timeout)
         except self._av.error.FFmpegError as error:
             reason = error.strerror or str(error)
             if isinstance(error, self._av.error.InvalidDataError):
                 reason = "no video that FFmpeg can read, or cut short"
-            raise VideoError(f"{self.name}: {reason[:1].lower()}{reason[1:]}; give a video file") from error
+        # Outside of the handler, for FFmpeg's error holds the whole address, with what is secret in it.
+        raise VideoError(f"{self.name}: {reason[:1].lower()}{reason[1:]}; give a video file")
 
     def _video_track(self) -> Any:  # noqa: ANN401
         if not self._container.streams.video:
@@ -158,15 +163,15 @@ class VideoFile:
             return index, 1 / (self.rate or USUAL_RATE)
         return picture.pts, picture.time_base
 
-    @staticmethod
-    def _image(picture: Any) -> NDArray[np.uint8]:  # noqa: ANN401
-        """Return uint8 [H, W, 3], BGR, turned as the file says."""
-        image = picture.to_ndarray(format="bgr24")
-        quarters = round(picture.rotation / 90) % 4  # counterclockwise
-        return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
-
     def _from_start(self) -> str:
         return f" from {self._start:g} s on" if self._start else ""
+
+
+def image_of(picture: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - PyAV is an extra
+    """Return a frame of PyAV as uint8 [H, W, 3], BGR, turned as it says."""
+    image = picture.to_ndarray(format="bgr24")
+    quarters = round(picture.rotation / 90) % 4  # counterclockwise
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
 def import_av() -> Any:  # noqa: ANN401

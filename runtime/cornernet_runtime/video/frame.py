@@ -43,6 +43,9 @@ class Source(Protocol):
     Iterating and closing are done by one thread. What is held (files, devices) is let go of by ``close``, which may be
     called at any time and twice.
 
+    A source that can wait for long may have a method ``stop``, which another thread calls to end the iteration soon,
+    and an attribute ``state``, for others to read: "connecting", "live", "stalled" or "lost".
+
     Attributes:
         name: For people, and in every frame.
         live: Whether frames come when they come, so that one that is not taken is lost, rather than waiting in a file.
@@ -62,3 +65,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+
+
+def stop(source: Source) -> None:
+    """End the iteration of a source, from any thread, if it has a ``stop``."""
+    getattr(source, "stop", lambda: None)()
+
+
+def state_of(source: Source) -> str | None:
+    """Return a source's ``state``, or None if it has none."""
+    state: str | None = getattr(source, "state", None)
+    return state

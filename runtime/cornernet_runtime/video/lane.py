@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.video.frame import VideoFrame
+    from cornernet_runtime.video.frame import Source, VideoFrame
     from cornernet_runtime.video.statistics import Meter
 
 
@@ -20,6 +20,7 @@ class Lane:
     """The frames of one source; guarded by the lock of its line, which alone looks inside.
 
     Attributes:
+        source: Whose frames.
         meter: Times of its source and its results.
         newest: Whether one frame waits, which the next pushes out, rather than the next waiting itself.
         space: Told when a frame may find a place.
@@ -31,6 +32,7 @@ class Lane:
         error: What ended the reading.
     """
 
+    source: Source
     meter: Meter
     newest: bool
     space: threading.Condition

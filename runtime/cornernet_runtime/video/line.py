@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.video.lane import Counts, Done, Ended, Entry, Lane, Work
+from cornernet_runtime.video.statistics import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.video.frame import VideoFrame
-    from cornernet_runtime.video.statistics import Meter
+    from cornernet_runtime.video.frame import Source, VideoFrame
 
 
 class Line:
@@ -48,12 +48,12 @@ class Line:
 
     # For whoever has the sources.
 
-    def open(self, meter: Meter, *, newest: bool) -> Lane | None:
-        """Return a new lane for a source that has this meter; None after the end."""
+    def open(self, source: Source, *, newest: bool) -> Lane | None:
+        """Return a new lane for a source; None after the end."""
         with self._lock:
             if self._stopped or self._failed:
                 return None
-            lane = Lane(meter, newest, threading.Condition(self._lock))
+            lane = Lane(source, Meter(), newest, threading.Condition(self._lock))
             self._lanes.append(lane)
             return lane
 

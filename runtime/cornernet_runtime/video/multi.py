@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
 from cornernet_runtime.video.crew import Crew
+from cornernet_runtime.video.frame import stop
 from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_options, warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.video.frame import Source
     from cornernet_runtime.video.lane import Ended, Lane
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import Policy
@@ -26,9 +26,8 @@ WORKERS = 2  # on the CPU: while one is in the network, the other prepares or de
 
 @dataclass(slots=True, eq=False)
 class _Feed:
-    """A source, its lane, and whether it was told that no more results come."""
+    """The lane of a source, and whether it was told that no more results come."""
 
-    source: Source
     lane: Lane
     ended: bool = False
 
@@ -57,6 +56,8 @@ class MultiStream(ResultStream):
         batch: Frames that one run of the network takes at most. By default 1 on the CPU, where larger ones bring lag
             and no speed, and on a GPU what it can take, up to 8.
         workers: Threads that detect on the CPU; by default two, and one on one core.
+        on_source_error: Told of each source that fails, in the consumer's thread, in place of the warning and of the
+            error at the end.
 
     Attributes:
         errors: What ended the sources that failed, by name, as far as that was given.
@@ -75,6 +76,7 @@ class MultiStream(ResultStream):
         latency_s: float = 0.0,
         batch: int | None = None,
         workers: int | None = None,
+        on_source_error: Callable[[str, CornerNetError], None] | None = None,
     ) -> None:
         check_options(policy, workers=workers, batch=batch)
         if not latency_s >= 0:
@@ -83,7 +85,7 @@ class MultiStream(ResultStream):
         workers = workers or min(WORKERS, default_threads())
         super().__init__(Crew(detector, batch=batch, workers=workers, lead=1, latency=latency_s), "all sources")
         self.errors: dict[str, CornerNetError] = {}
-        self._policy = policy
+        self._policy, self._on_source_error = policy, on_source_error
         self._feeds: dict[str, _Feed] = {}
         try:
             for source in sources:
@@ -99,7 +101,7 @@ class MultiStream(ResultStream):
 
         The stages of the workers are those of all sources, on average.
         """
-        return {name: self._crew.statistics(feed.lane) for name, feed in list(self._feeds.items())}
+        return {name: self._fares(name, feed) for name, feed in list(self._feeds.items())}
 
     def add(self, source: object, policy: Policy | None = None) -> str:
         """Read another source from now on, and return the name that its results have.
@@ -113,7 +115,7 @@ class MultiStream(ResultStream):
         """
         check_options(policy)
         opened = open_source(source)
-        if any(opened is feed.source for feed in self._feeds.values()):
+        if any(opened is feed.lane.source for feed in self._feeds.values()):
             raise VideoError(f"{opened.name}: expected each source once, got it twice; open it again to see it twice")
         name, number = opened.name, 1
         while name in self._feeds:
@@ -125,7 +127,7 @@ class MultiStream(ResultStream):
         except BaseException:
             opened.close()
             raise
-        self._feeds[name] = _Feed(opened, lane)
+        self._feeds[name] = _Feed(lane)
         return name
 
     def remove(self, name: str) -> None:
@@ -138,16 +140,20 @@ class MultiStream(ResultStream):
         if feed is None:
             raise VideoError(f"{name}: no such source; there are {', '.join(self._feeds) or 'none'}")
         self.errors.pop(name, None)
-        self._crew.line.remove(feed.lane)
+        self._crew.remove(feed.lane)
 
     def close(self) -> None:
         """End the stream and wait for its threads; what is on its way is dropped, errors are warned of."""
         super().close()
-        for name, feed in self._feeds.items():
+        for name, feed in list(self._feeds.items()):  # who is told of an error may add and remove sources
             self._end_feed(name, feed, feed.lane.error)
 
+    def _fares(self, name: str, feed: _Feed) -> StreamStatistics:
+        told = self._crew.statistics(feed.lane)
+        return replace(told, state="failed" if name in self.errors else "ended") if feed.ended else told
+
     def _end_lane(self, ended: Ended) -> None:
-        for name, feed in self._feeds.items():
+        for name, feed in list(self._feeds.items()):
             if feed.lane is ended.lane:
                 self._end_feed(name, feed, ended.error)
 
@@ -157,13 +163,19 @@ class MultiStream(ResultStream):
             return
         feed.ended = True
         feed.lane.meter.end()
-        warn_of(feed.source.problems)
-        if error is not None:
-            self.errors[name] = _named(name, error)
-            warnings.warn(f"{self.errors[name]}; the other sources go on", CornerNetWarning, stacklevel=4)
+        stop(feed.lane.source)  # whatever it waits for, if a frame of it was to blame
+        warn_of(feed.lane.source.problems)
+        if error is None:
+            return
+        self.errors[name] = problem = _named(name, error)
+        if self._on_source_error is not None:
+            self._on_source_error(name, problem)
+            return
+        go_on = self._stop.alive and not all(other.ended for other in self._feeds.values())
+        warnings.warn(f"{problem}{'; the other sources go on' if go_on else ''}", CornerNetWarning, stacklevel=4)
 
     def _end(self) -> None:
-        if self.errors:
+        if self.errors and self._on_source_error is None:
             failed = f"{len(self.errors)} of {len(self._feeds)} sources failed"
             causes = ExceptionGroup(failed, list(self.errors.values()))
             raise VideoError(f"{failed}: {'; '.join(map(str, self.errors.values()))}") from causes

@@ -13,8 +13,10 @@ import numpy as np
 from cornernet_runtime.errors import FrameError, VideoError
 from cornernet_runtime.pictures import find_pictures, quiet_opencv, read_picture
 from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.video.addresses import is_address, is_live
 from cornernet_runtime.video.file import VideoFile
-from cornernet_runtime.video.frame import MICROSECOND, Source, VideoFrame
+from cornernet_runtime.video.frame import MICROSECOND, Source, VideoFrame, state_of, stop
+from cornernet_runtime.video.network import NetworkStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -194,6 +196,15 @@ class Part:
                 yield frame
             count += 1
 
+    @property
+    def state(self) -> str | None:
+        """That of the source, if it has one."""
+        return state_of(self._source)
+
+    def stop(self) -> None:
+        """End the iteration, if the source lets others do so."""
+        stop(self._source)
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()
@@ -203,14 +214,17 @@ def open_source(source: object) -> Source:
     """Return what gives the frames of a source.
 
     Args:
-        source: A ``Source``, which is returned; the path of a video or of a folder of pictures; the index of a camera;
-            or an iterable of frames (see ``Frames``).
+        source: A ``Source``, which is returned; the path of a video or of a folder of pictures; the address (URL) of
+            a stream, or over HTTP or FTP of a video file, which its suffix tells (see ``addresses.is_live``); the
+            index of a camera; or an iterable of frames (see ``Frames``).
 
     Raises:
         VideoError: It is something else, or cannot be opened.
     """
     if isinstance(source, Source):
         return source
+    if isinstance(source, str) and is_address(source):
+        return NetworkStream(source) if is_live(source) else VideoFile(source)
     if isinstance(source, str | Path):
         return Pictures([str(source)]) if Path(source).is_dir() else VideoFile(source)
     if isinstance(source, int):
@@ -218,7 +232,8 @@ def open_source(source: object) -> Source:
     if hasattr(source, "__iter__") and not isinstance(source, np.ndarray | bytes):
         return Frames(source)
     raise VideoError(
-        f"a source is a path, the index of a camera, an iterable of frames or a Source, got {type(source).__name__}"
+        "a source is a path, an address, the index of a camera, an iterable of frames or a Source, "
+        f"got {type(source).__name__}"
     )
 
 

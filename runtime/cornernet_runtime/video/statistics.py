@@ -33,6 +33,8 @@ class StreamStatistics:
         stage_ms: What a result took on average in each stage on the wall clock: reading; preprocess, network, decode
             and soft_nms, or detecting where a GPU does all four; and the consumer. Stages overlap, so that a result
             takes less than their sum.
+        state: Of a source that is connected again when it fails: "connecting", "live", "stalled" or "lost"; among many
+            sources "ended" or "failed" for each that is over; else None.
     """
 
     read: int
@@ -43,6 +45,7 @@ class StreamStatistics:
     lag_ms: float
     worst_lag_ms: float
     stage_ms: dict[str, float]
+    state: str | None = None
 
 
 class Meter:
@@ -87,12 +90,13 @@ class Meter:
         with self._lock:
             return {name: 1000 * seconds / max(results, 1) for name, seconds in self._spent.items()}
 
-    def read(self, counts: Counts, shared: dict[str, float]) -> StreamStatistics:
+    def read(self, counts: Counts, shared: dict[str, float], state: str | None) -> StreamStatistics:
         """Return the statistics.
 
         Args:
             counts: Of the source's frames.
             shared: What a result took in the stages that sources share, milliseconds.
+            state: Of the source, if it has one.
         """
         with self._lock:
             times, lags = list(self._given_at), list(self._lags)
@@ -109,4 +113,5 @@ class Meter:
             worst_lag_ms=1000 * self._worst_lag,
             # The first stage first, the last one last.
             stage_ms={"reading": 0.0} | shared | self.stage_ms(counts.given),
+            state=state,
         )

@@ -181,6 +181,11 @@ class DetectionStream(ResultStream):
             raise
 
     @property
+    def name(self) -> str:
+        """Of the source."""
+        return self.source.name
+
+    @property
     def statistics(self) -> StreamStatistics:
         """How the stream fares, at any time and from any thread."""
         return self._crew.statistics(self._lane)

@@ -16,7 +16,7 @@ from cornernet_runtime.errors import BackendError, FrameError
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.lane import Counts, Done, Ended
 from cornernet_runtime.video.line import Line
-from cornernet_runtime.video.statistics import Meter
+from cornernet_runtime.video.sources import Frames
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ())
 
@@ -26,7 +26,7 @@ def frame(index):
 
 
 def opened(line, *, newest=False):
-    return line.open(Meter(), newest=newest)
+    return line.open(Frames([]), newest=newest)
 
 
 def put(line, lane, *indices):

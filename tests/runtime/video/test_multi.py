@@ -300,6 +300,7 @@ def test_an_error_of_a_source_is_told_at_once_kept_and_raised_at_the_end(detecto
     ]
     assert said[0].filename == __file__
     assert stream.statistics["camera 0"].given == 3
+    assert [told.state for told in stream.statistics.values()] == ["failed", None]
     assert isinstance(stream.errors["camera 0"].__cause__, LookupError)
     assert result.frame.source == "camera 1"
     stream.remove("camera 1")
@@ -308,6 +309,25 @@ def test_an_error_of_a_source_is_told_at_once_kept_and_raised_at_the_end(detecto
     assert str(caught.value) == "1 of 1 sources failed: camera 0: LookupError: the lens is dirty"
     assert caught.value.__cause__.exceptions == (stream.errors["camera 0"],)
     assert list(stream) == []
+
+
+@made_up
+def test_who_is_told_of_an_error_may_open_the_source_again(detector):
+    told = []
+
+    def open_again(name, error):
+        told.append((name, str(error)))
+        if len(told) < 3:
+            stream.remove(name)
+            assert stream.add(failing(4, name)) == name
+
+    stream = MultiStream(detector, [failing(4, "camera"), pictures(6)], on_source_error=open_again)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CornerNetWarning)
+        seen = Counter(result.frame.source for result in stream)
+    assert seen == {"camera": 12, "frames": 6}
+    assert told == [("camera", "camera: LookupError: the lens is dirty")] * 3
+    assert list(stream.errors) == ["camera"]
 
 
 @made_up
@@ -322,7 +342,7 @@ def test_an_error_that_nobody_was_told_of_is_told_when_the_stream_is_closed(dete
     stream = MultiStream(detector, [Frames(broken(), name="camera 3"), endless("camera 4")], batch=1)
     assert "camera 3" in (result.frame.source for result in stream)
     readers[0].join(30)
-    with pytest.warns(CornerNetWarning, match="camera 3 is gone; the other sources go on"):
+    with pytest.warns(CornerNetWarning, match="camera 3 is gone$"):
         stream.close()
     assert str(stream.errors["camera 3"]) == "camera 3 is gone"
 
@@ -452,10 +472,7 @@ def test_memory_stays_as_it_is_while_sources_come_and_go(detector):
         while next(stream).frame.source != name:
             pass
         stream.remove(name)
-    for thread in list(stream._crew._threads):
-        if thread.name == "cornernet_read" and thread is not stream._crew._threads[-1]:
-            thread.join(0.01)
+        next(reader for reader, lane in stream._crew._readers if lane.source.name == name).join(30)
     stream.add(pictures(1, "last"))
-    # Two workers, the readers of "a" and "last", and those that a busy machine has not ended yet.
-    assert len(stream._crew._threads) <= 10
+    assert [lane.source.name for _, lane in stream._crew._readers] == ["a", "last"]
     stream.close()

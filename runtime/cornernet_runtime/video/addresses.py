@@ -1,0 +1,51 @@
+"""Addresses of streams: which are live, and how they are named without what is secret in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+# Containers that hold a finished video, as far as a name can tell; MPEG-TS, FLV and MJPEG are sent live as well.
+FILE_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".wmv"})
+# Of a query, what tells one camera of a recorder from another and is no secret.
+SHOWN = re.compile(r"(?:camera|channel|profile|stream|subtype|track)=\w{1,16}", re.ASCII | re.IGNORECASE)
+FILE_SCHEMES = frozenset({"ftp", "http", "https", "sftp"})
+
+
+def is_address(source: object) -> bool:
+    """Return whether a source is the address (URL) of something rather than a path."""
+    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
+
+
+def is_live(address: str) -> bool:
+    """Return whether an address is that of a live stream: all but finished files, which their names tell."""
+    scheme, _, rest = masked(address).partition("://")
+    suffix = PurePosixPath(rest.partition("?")[0].partition("/")[2]).suffix.lower()
+    return scheme != "file" and (scheme not in FILE_SCHEMES or suffix not in FILE_SUFFIXES)
+
+
+def masked(address: str) -> str:
+    """Return an address without user, password, values in its path, and its query but for ``SHOWN``."""
+    scheme, _, rest = address.partition("://")
+    authority = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index] # it matches the empty text too
+    if "@" in authority or ("@" in rest and ":" in authority):  # the latter is a password with a / in it
+        rest = rest.rpartition("@")[2] if "@" not in authority else rest[authority.rindex("@") + 1 :]
+    path, _, query = rest.partition("#")[0].partition("?")
+    shown = re.sub(r"=[^/]*", "=...", path)
+    if told := "&".join(part for part in query.split("&") if SHOWN.fullmatch(part)):
+        shown += f"?{told}"
+    return "".join(letter if letter.isprintable() else "?" for letter in f"{scheme.lower()}://{shown}")
+
+
+def host_of(address: str) -> str | None:
+    """Return the name of an address's host, or None."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def file_stem(address: str) -> str:
+    """Return a name for a file about an address: its host and path, of letters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", masked(address).partition("://")[2]).strip("-.") or "stream"
