@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from live_servers import HOST, PATIENCE, Ffmpeg, Server, free_port, need_ffmpeg, number_of, numbered, paced, stream_of
-from live_servers import rtsp as serve_rtsp
+from live_servers import (
+    HOST,
+    PATIENCE,
+    Ffmpeg,
+    Server,
+    free_port,
+    need_ffmpeg,
+    number_of,
+    numbered,
+    open_things,
+    paced,
+    rtsp,
+    stream_of,
+)
 from video_clips import STEP, write_clip
 
 from cornernet_runtime.detector import Detector
@@ -32,16 +42,9 @@ def detector(bundle_path):
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Hold each test to leaving no thread and no open file."""
-    gc.collect()
-    before = threading.active_count(), descriptors()
+    before = open_things()
     yield
-    gc.collect()
-    assert (threading.active_count(), descriptors()) == before
-
-
-def descriptors():
-    folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.exists() else 0  # noqa: PTH208 - counted only
+    assert open_things() == before
 
 
 def take(results, count, until=lambda _: True):
@@ -144,7 +147,7 @@ def test_a_camera_that_speaks_rtsp_is_read_over_tcp(password):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets:
         packets.bind((HOST, 0))
         address = f"rtp://{HOST}:{packets.getsockname()[1]}"
-        talk = lambda client, _: serve_rtsp(client, packets, server.over, password)  # noqa: E731
+        talk = lambda client, _: rtsp(client, packets, server.over, password)  # noqa: E731
         with Server(talk) as server, Ffmpeg(address, ("-f", "rtp")):
             user = "" if password is None else f"me:{password}@"
             source = stream_of(f"rtsp://{user}{HOST}:{server.port}/stream")
