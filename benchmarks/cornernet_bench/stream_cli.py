@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with progress_bar(console_for_people()) as say:
         report = measure(request, say)
-    try:  # files first: whoever reads the tables may stop in the midst of them
+    try:  # the file first: whoever reads the tables may stop in the midst of them
         write_json(arguments.json, as_json(report))
     finally:
         print_report(console_for_report(arguments.json), report)
