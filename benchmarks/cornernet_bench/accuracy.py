@@ -53,8 +53,9 @@ class Accuracy:
         curves: Precision [101] at each of ``RECALLS``, 0 to 1, mean over the classes, by the overlap that counts as
             found.
         notes: What looks wrong with the data set, for people.
-        pictures: How many.
-        objects: How many there are to find.
+        pictures: How many were looked at.
+        listed: How many there are; more than were looked at after an interrupt.
+        objects: How many there are to find on the pictures that were looked at.
         detect_ms: Mean time that a picture took from frame to boxes, milliseconds; to compare roughly, not a benchmark.
         scaled_down: Pictures that exceed the largest size of a model that takes them at their own resolution.
     """
@@ -64,9 +65,15 @@ class Accuracy:
     curves: dict[str, NDArray[np.float64]]
     notes: tuple[str, ...]
     pictures: int
+    listed: int
     objects: int
     detect_ms: float
     scaled_down: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture was looked at."""
+        return self.pictures == self.listed
 
 
 def evaluate(
@@ -74,6 +81,8 @@ def evaluate(
     annotations: Path,
     images: Path,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    *,
+    keep_partial: bool = False,
 ) -> Accuracy:
     """Run the detector on every picture and let pycocotools judge.
 
@@ -83,10 +92,12 @@ def evaluate(
             know count as never found.
         images: Folder of its pictures.
         track: Wraps the image ids to show progress.
+        keep_partial: Whether an interrupt ends the looking at pictures, and those seen are judged; else it is raised.
 
     Raises:
         FrameError: The annotations or a picture cannot be read, a picture is missing, or a class of the model is no
             category.
+        KeyboardInterrupt: It came, and ``keep_partial`` is off or no picture was seen; or during the judging.
     """
     from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - an extra, and slow to import
 
@@ -95,20 +106,28 @@ def evaluate(
     ids = category_ids_of(data, detector.class_names, annotations, images)
     notes = list(data.notes)
     objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
+    listed: list[Any] = truth.getImgIds()
+    seen: list[Any] = []
     if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:
         kinds = some([name for name, key in categories.items() if key in foreign])
         notes.append(f"{len(foreign)} objects of {kinds}, which the model does not know, count as not found")
     rows: list[dict[str, Any]] = []
     seconds, scaled_down = 0.0, 0
-    for image_id in track(truth.getImgIds()):
-        frame = read_picture(data.paths[image_id])
-        begin = time.perf_counter()
-        detections = detector(frame)
-        seconds += time.perf_counter() - begin
-        scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
-        rows += detections.to_coco(image_id, ids)
+    try:
+        for image_id in track(listed):
+            frame = read_picture(data.paths[image_id])
+            begin = time.perf_counter()
+            detections = detector(frame)
+            seconds += time.perf_counter() - begin
+            scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
+            rows += detections.to_coco(image_id, ids)
+            seen.append(image_id)
+    except KeyboardInterrupt:
+        if not (keep_partial and seen):
+            raise
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(truth, as_results(truth, rows), "bbox")
+        judge.params.imgIds = seen
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -130,9 +149,10 @@ def evaluate(
         per_class=dict(zip(detector.class_names, own.tolist(), strict=True)),
         curves=curves,
         notes=tuple(notes),
-        pictures=len(truth.imgs),
-        objects=len(objects),
-        detect_ms=1000 * seconds / len(truth.imgs),
+        pictures=len(seen),
+        listed=len(listed),
+        objects=sum(not row["iscrowd"] for image_id in seen for row in truth.imgToAnns[image_id]),
+        detect_ms=1000 * seconds / len(seen),
         scaled_down=scaled_down,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +14,11 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED
 from cornernet_bench.models import CHECKPOINTS
-from cornernet_bench.outputs import check_outputs, check_picture
+from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import add_view_options, console_for_people, count_of, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError
-from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +42,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         metavar="NAME",
         help="what runs the network (default: the best here); a checkpoint runs in torch, torch-fp16 or torch-cuda",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the numbers {AS_OBJECT}")
     parser.add_argument(
         "--curves", type=Path, metavar="FILE", help="also draw precision over recall, of one model (.png, .svg, .pdf)"
     )
@@ -52,14 +51,30 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    console = console_for_people()
+    console = console_for_report(arguments.json)
     if arguments.curves and len(arguments.models) > 1:
         raise CornerNetError("--curves draws one model: name one, or leave it away")
     check_picture(arguments.curves)
     check_outputs(arguments.json, arguments.curves)
+    rows = _measure(arguments, console)
+    reports = [_report(row) for row in rows]
+    try:  # files first: whoever reads the tables may stop in the midst of them
+        write_json(arguments.json, reports[0] if len(reports) == 1 else {"models": reports})
+        if arguments.curves:
+            from cornernet_bench.curves import draw_curves  # noqa: PLC0415 - an extra
+
+            draw_curves(rows[0].accuracy, f"{rows[0].name}, AP {rows[0].accuracy.metrics['ap']:.2f}", arguments.curves)
+    finally:
+        _print(console, rows)
+    return 0 if len(rows) == len(arguments.models) and rows[-1].accuracy.complete else INTERRUPTED
+
+
+def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
+    """Return the models that were measured: all, or those that an interrupt left, the last of them in part."""
     from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.models import open_model  # noqa: PLC0415
 
+    progress = console_for_people()
     rows: list[Row] = []
     with contextlib.ExitStack() as stack:
         views = {"flip": arguments.flip, "scales": arguments.scales}
@@ -67,31 +82,24 @@ def _run(arguments: argparse.Namespace) -> int:
         detectors = [stack.enter_context(open_model(path, arguments.backend, **views)) for path in arguments.models]
         for path, detector in zip(arguments.models, detectors, strict=True):
             show = functools.partial(
-                track, description=escape(path), console=console, transient=True, disable=not console.is_terminal
+                track, description=escape(path), console=progress, transient=True, disable=not progress.is_terminal
             )
-            accuracy = evaluate(detector, arguments.annotations, arguments.images, show)
-            for line in accuracy.notes if not rows else ():
-                console.print(f"note: {arguments.annotations}: {line}", soft_wrap=True, markup=False)
+            try:
+                accuracy = evaluate(detector, arguments.annotations, arguments.images, show, keep_partial=True)
+            except KeyboardInterrupt:
+                if not rows:
+                    raise
+                console.print(f"interrupted: {path} and what follows was not measured", soft_wrap=True, markup=False)
+                break
+            notes = [f"{arguments.annotations}: {line}" for line in accuracy.notes if not rows]
+            too_large = too_large_note(accuracy.scaled_down, detector.spec.largest_size)
+            views_notes = scales_note(arguments.scales, detector.scales), too_large
+            for line in (*(f"note: {note}" for note in notes), *(f"{path}: {note}" for note in views_notes if note)):
+                console.print(line, soft_wrap=True, markup=False)
             rows.append(Row(path, detector, accuracy))
-            for note in (
-                scales_note(arguments.scales, detector.scales),
-                too_large_note(accuracy.scaled_down, detector.spec.largest_size),
-            ):
-                if note:
-                    console.print(f"{path}: {note}", soft_wrap=True, markup=False)
-    if len(rows) == 1:
-        _print_one(console, rows[0])
-    else:
-        _print_several(console, rows)
-    if arguments.json:
-        reports = [_report(row) for row in rows]
-        content = reports[0] if len(reports) == 1 else {"models": reports}
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
-    if arguments.curves:
-        from cornernet_bench.curves import draw_curves  # noqa: PLC0415 - an extra
-
-        draw_curves(rows[0].accuracy, f"{rows[0].name}, AP {rows[0].accuracy.metrics['ap']:.2f}", arguments.curves)
-    return 0
+            if not accuracy.complete:
+                break
+    return rows
 
 
 class Row(NamedTuple):
@@ -124,13 +132,30 @@ def _report(row: Row) -> dict[str, Any]:
         "sizes": [] if detector.spec.dynamic else [list(size) for size in detector.spec.sizes],
         "flip": detector.flip,
         "scales": list(detector.scales),
+        "complete": accuracy.complete,
         "pictures": accuracy.pictures,
+        "listed": accuracy.listed,
         "objects": accuracy.objects,
         "scaled_down": accuracy.scaled_down,
         "detect_ms": accuracy.detect_ms,
         **_without_nan(accuracy.metrics),
         "per_class": _without_nan(accuracy.per_class),
     }
+
+
+def _print(console: Console, rows: list[Row]) -> None:
+    if len(rows) == 1:
+        _print_one(console, rows[0])
+    else:
+        _print_several(console, rows)
+    accuracy = rows[-1].accuracy
+    if not accuracy.complete:
+        seen = f"{accuracy.pictures} of {count_of(accuracy.listed, 'picture')}"
+        console.print(
+            f"interrupted: {rows[-1].path}: {seen} were seen, and its figures are of them alone",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _print_one(console: Console, row: Row) -> None:

@@ -15,7 +15,7 @@ from cornernet_bench.coco import category_ids_of, read_coco, spread
 from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_contestant import check_size, disk_bytes
 from cornernet_bench.compare_entrant import Entrant
-from cornernet_bench.compare_findings import beside, explain
+from cornernet_bench.compare_findings import FirstFailedError, beside, explain
 from cornernet_bench.compare_front import stars
 from cornernet_bench.compare_report import CompareReport, Failure
 from cornernet_bench.latency_doubts import SPREAD_PERCENT, doubts
@@ -80,7 +80,10 @@ def compare(
             if partial:
                 raise KeyboardInterrupt
             raise CornerNetError(f"nothing to compare: {field.failures[0].error}")
-        field.judge()
+        try:
+            field.judge()
+        except KeyboardInterrupt:
+            partial = True
         try:
             field.hold_against_the_first(explained=not partial)
         except KeyboardInterrupt:
@@ -117,7 +120,7 @@ class _Field:
             except SizeError as error:  # of what was typed
                 raise SizeError(f"{contestant.text}: {error}") from error
             except CornerNetError as error:
-                self._drop(number, contestant, error)
+                self._note_failure(number, contestant, error)
         if len(self._entrants) == 1:
             self._tell(ALONE)
 
@@ -176,13 +179,17 @@ class _Field:
             entrant.against = beside(first, entrant)
         for entrant in others if explained else ():
             self._say(f"where {entrant.contestant.name} differs", 0, 0)
-            with self._failing(entrant):
-                entrant.against = explain(first, entrant, self._request, self._frames, self._track)
+            try:
+                with self._failing(entrant):
+                    entrant.against = explain(first, entrant, self._request, self._frames, self._track)
+            except FirstFailedError as error:  # what was measured of it stands
+                self._note_failure(first.number, first.contestant, error.error)
+                return
 
     def report(self, load: float, *, partial: bool) -> CompareReport:
         """Return all of it; ``load`` is from before the measurement."""
-        names = {entrant.detector.backend.name for entrant in self._entrants}
-        machine = describe_machine(load, self._request.threads, "onnxruntime" if "onnxruntime" in names else "")
+        backends = {entrant.detector.backend.name for entrant in self._entrants}
+        machine = describe_machine(load, self._request.threads, backends)
         objects = self._data.truth.imgToAnns
         return CompareReport(
             partial=partial,
@@ -239,9 +246,9 @@ class _Field:
             yield
         except CornerNetError as error:
             self._entrants = [other for other in self._entrants if other is not entrant]
-            self._drop(entrant.number, entrant.contestant, error)
+            self._note_failure(entrant.number, entrant.contestant, error)
 
-    def _drop(self, number: int, contestant: Contestant, error: CornerNetError) -> None:
+    def _note_failure(self, number: int, contestant: Contestant, error: CornerNetError) -> None:
         failure = Failure(number, contestant, str(error))
         self.failures.append(failure)
         self._tell(f"failed: {failure.text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 import shlex
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.compare_contestant import FORM, parse_contestant
-from cornernet_bench.latency_cli import INTERRUPTED, count_text, progress_bar
-from cornernet_bench.outputs import check_outputs, check_page, check_picture
+from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED, count_text, progress_bar
+from cornernet_bench.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
@@ -48,7 +47,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("--warm-up", type=count_text, default=5, metavar="N", help="calls before that (default 5)")
     parser.add_argument("--threads", type=count_text, default=0, metavar="N", help="as for latency")
     parser.add_argument("--cpu-time", action="store_true", help="as for latency, and is none; needs --threads 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw AP over latency (.png, .svg, .pdf)")
     parser.set_defaults(run=_run)
@@ -79,8 +78,10 @@ def _run(arguments: argparse.Namespace) -> int:
         report = compare(
             request, say, lambda text: console.print(text, style="red", soft_wrap=True, markup=False, highlight=False)
         )
-    print_blocks(console, blocks(report))
-    _write(arguments, report)
+    try:  # files first: whoever reads the tables may stop in the midst of them
+        _write(arguments, report)
+    finally:
+        print_blocks(console_for_report(arguments.json), blocks(report))
     if report.partial:
         return INTERRUPTED
     return 1 if report.failures else 0
@@ -88,8 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, report: CompareReport) -> None:
     content = as_json(report)
-    if arguments.json:
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+    write_json(arguments.json, content)
     if arguments.html:
         from cornernet_bench.html_compare import compare_page  # noqa: PLC0415 - an extra
 

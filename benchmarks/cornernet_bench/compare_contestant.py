@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.latency_report import LatencyRequest
-from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.models import CHECKPOINTS, PUBLISHED
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size
 from cornernet_runtime.detector import BACKENDS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.spec import Size
 
 FORM = "MODEL[@BACKEND][:flip][:scales=S,S,...][:size=HxW][:stacks=N]"
-TORCH_BACKENDS = ("torch", "torch-fp16", "torch-cuda", "torch-cuda-fp32")  # of checkpoints
+TORCH_BACKENDS = ("torch", "torch-fp16", "torch-cuda", "torch-cuda-fp32", PUBLISHED)  # of checkpoints
 
 
 @dataclass(frozen=True, slots=True)

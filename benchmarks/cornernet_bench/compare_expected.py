@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_subjects import runs_on_gpu
+from cornernet_bench.models import PUBLISHED
 from cornernet_bench.oracle_repairs import LEAST_LOSS
 from cornernet_export.verify import FP16, FP32, INT8
 
@@ -35,6 +36,7 @@ class Expected:
         return difference is not None and difference.points <= -self.ap and difference.high < 0
 
 
+PIPELINE = "pipeline"  # an option of ``views``: one of the two takes the published steps
 PRECISIONS = {
     "fp32": Expected("fp32", FP32.output, LEAST_LOSS),
     "fp16": Expected("fp16", FP16.output, 0.2),
@@ -57,6 +59,7 @@ def views(first: Entrant, other: Entrant) -> tuple[str, ...]:
         "flip": (one.flip, two.flip),
         "scales": (one.scales, two.scales),
         "size": (first.contestant.size, other.contestant.size),
+        PIPELINE: (one.backend.name == PUBLISHED, two.backend.name == PUBLISHED),
     }
     return _differing(pairs.items())
 

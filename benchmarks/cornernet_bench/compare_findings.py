@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.compare_expected import PRECISIONS, expected, network, views
+from cornernet_bench.compare_expected import PIPELINE, PRECISIONS, expected, network, views
 from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Against, Agreement, Ratio
+from cornernet_bench.compare_report import Against, Agreement, speeds
+from cornernet_bench.latency_subjects import END_TO_END
 from cornernet_bench.oracle import analyse
 from cornernet_bench.oracle_repairs import REPAIRS, Difference, relabelled
 from cornernet_export.verify import Tolerance, compare_detections
+from cornernet_runtime.errors import CornerNetError, ModelError
 from cornernet_runtime.geometry import place
 from cornernet_runtime.records import to_json
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from cornernet_bench.compare_expected import Expected
     from cornernet_bench.compare_report import CompareRequest
     from cornernet_bench.latency_subjects import Frame
+    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.maps import CornerMaps
 
 # Same class, a box and a score that a user would call the same; detections below 0.1 are not compared.
 AGREE = Tolerance(output=0, score=0.1, iou=0.75, matched=1)
@@ -36,14 +41,15 @@ COMPARED = ("stride", "geometry", "normalisation", "decode", "nms")  # settings 
 
 def beside(first: Entrant, other: Entrant) -> Against:
     """Return how the other differs by what was measured of both; where is not known yet."""
-    speed = Ratio.of(first.times, other.times) if first.samples and other.samples else None
-    loss = Difference.of(other.ap - first.ap, other.resampled - first.resampled) if first.metrics else None
+    stages = speeds(first.samples, other.samples)
+    judged = first.metrics and other.metrics
+    loss = Difference.of(other.ap - first.ap, other.resampled - first.resampled) if judged else None
     agreement = _agreement(first, other) if first.found else None
     findings = tuple(_settings(first, other))
     ways = views(first, other)
     if ways and agreement is not None and agreement.percent < ALIKE:
         findings += (f"looks in another way than the first ({', '.join(ways)}): fewer detections agree for it",)
-    return Against(speed, loss, agreement, None, None, findings)
+    return Against(stages.pop(END_TO_END, None), stages, loss, agreement, None, None, findings)
 
 
 def explain(
@@ -63,15 +69,17 @@ def explain(
         track: Wraps what takes long, with a word for it.
 
     Raises:
-        CornerNetError: A network fails.
+        CornerNetError: The other's network fails.
+        FirstFailedError: The first one's fails.
     """
     found = other.against or beside(first, other)
+    reference = _Reference(first.detector)
     if not _see_alike(first, other, frames):
         return found
     allowed = expected(first, other)
     differences = MapDifferences(allowed.output)
     for frame in track(frames, "maps"):
-        differences.add(frame, first.detector.corner_maps(frame)[0], other.detector)
+        differences.add(frame, reference.corner_maps(frame)[0], other.detector)
     cause, text = differences.cause()
     found = replace(found, maps=differences.check())
     if text is not None and (another := network(first, other)):
@@ -80,9 +88,12 @@ def explain(
     # Equal maps are no loss of the network's; maps within a precision's error may cost what it is expected to.
     if _equal_maps(found) or not (FLOAT32 if text is not None else allowed).exceeded(found.ap):
         return found
-    report = analyse(
-        other.detector, request.annotations, request.images, first.detector, most=ORACLE_PICTURES, track=track
-    )
+    try:
+        report = analyse(
+            other.detector, request.annotations, request.images, reference, most=ORACLE_PICTURES, track=track
+        )
+    except ModelError:  # a picture beyond those timed that one of the two scales down
+        return _with(found, cause, "the oracle is left out: not every picture has the same size for both")
     if report.comparison is None or not report.complete:
         raise KeyboardInterrupt
     finding = report.comparison.finding
@@ -91,6 +102,35 @@ def explain(
     if cause is None and (text is None or finding.cause in WIRINGS):
         cause = finding.cause
     return _with(found, cause, said)
+
+
+class FirstFailedError(Exception):
+    """The first model failed while another one was held against it.
+
+    Args:
+        error: Its error.
+    """
+
+    def __init__(self, error: CornerNetError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Reference:
+    """The first model, whose errors are told from those of the model that is held against it."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._detector.class_names
+
+    def corner_maps(self, frame: Frame) -> tuple[CornerMaps, Placement]:
+        try:
+            return self._detector.corner_maps(frame)
+        except CornerNetError as error:
+            raise FirstFailedError(error) from error
 
 
 def _with(found: Against, cause: str | None, text: str) -> Against:
@@ -147,6 +187,8 @@ def _flat(entrant: Entrant) -> Iterator[tuple[str, Any]]:
 def _see_alike(first: Entrant, other: Entrant, frames: Sequence[Frame]) -> bool:
     """Say whether the maps of the two can be compared cell by cell, and mean the same."""
     one, two = first.detector, other.detector
+    if PIPELINE in views(first, other):  # whose borders lie elsewhere
+        return False
     if one.class_names != two.class_names or one.spec.stride != two.spec.stride:
         return False
     return all(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, REST
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cornernet_bench.compare_contestant import Contestant
@@ -78,6 +80,27 @@ class Ratio:
         return Ratio(median, low, high)
 
 
+def speeds(first: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, float]]) -> dict[str, Ratio]:
+    """Return how many times as fast the other is, by stage and END_TO_END.
+
+    Args:
+        first: Milliseconds of each timed call by stage, by one clock or, with GPU_COMPUTE among them, by two.
+        other: Of the other's calls.
+
+    Returns:
+        Ratios of what both have; of END_TO_END alone if only one of the two tells stages by a GPU's clock.
+    """
+    if not (first and other):
+        return {}
+    one_clock = (GPU_COMPUTE in first[0]) == (GPU_COMPUTE in other[0])
+    names = [name for name in first[0] if name in other[0] and name not in (REST, GPU_COMPUTE)]
+    columns = {
+        name: [[sample[name] for sample in samples] for samples in (first, other)]
+        for name in (names if one_clock else [END_TO_END])
+    }
+    return {name: Ratio.of(*times) for name, times in columns.items() if min(map(min, times)) > 0}
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """Detections of a model beside those of the first on the same pictures (``AGREE`` says what matches).
@@ -125,6 +148,7 @@ class Against:
 
     Attributes:
         speed: End to end.
+        stage_speeds: Of each stage that both have, by its name; none where only one tells them by a GPU's clock.
         ap: AP of this model less that of the first, the same draws for both.
         agreement: Of detections.
         maps: Of the network's outputs; None where the two see pictures at different sizes, or know other classes.
@@ -134,6 +158,7 @@ class Against:
     """
 
     speed: Ratio | None
+    stage_speeds: dict[str, Ratio]
     ap: Difference | None
     agreement: Agreement | None
     maps: MapCheck | None

@@ -12,7 +12,7 @@ from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.table import Table
 
@@ -47,6 +47,9 @@ def blocks(report: CompareReport, *, named: bool = False) -> Iterator[Block]:
     yield Line("MB: files that run. MiB: a process that opens it and runs.")
     if report.pictures:
         yield Line(f"{resampling_note(report.pictures)}.")
+    if (stages := stage_table(report, named=named)) is not None:
+        yield Line(f"where the time goes: {'CPU ms' if report.cpu_time else 'ms'} p50 by stage", "heading")
+        yield stages
     if len(report.results) > 1:
         yield Line(f"held against {report.results[0].contestant.text}", "heading")
         yield held_table(report, named=named)
@@ -55,6 +58,9 @@ def blocks(report: CompareReport, *, named: bool = False) -> Iterator[Block]:
             f"speed: so many times as fast, by rounds{clock}. gain: of AP. "
             "agree: matched of all that either found at 0.1 or more."
         )
+        if (speeds := stage_speed_table(report, named=named)) is not None:
+            yield Line(f"so many times as fast as {report.results[0].contestant.text}, by stage", "heading")
+            yield speeds
         for result in report.results:
             findings = result.against.findings if result.against else ()
             yield from (Line(f"{result.number}: {found}") for found in findings)
@@ -94,19 +100,24 @@ def accuracy_table(report: CompareReport) -> Table | None:
     return table_of((MODEL, *BY_SIZE), rows) if rows else None
 
 
-def stage_table(report: CompareReport) -> Table | None:
-    """Return the median of each stage; None where nothing was timed."""
-    timed = [(_label(result), result.latency) for result in report.results if result.latency]
-    names = list(dict.fromkeys(name for _, latency in timed for name in latency.stages))
-    rows = [
-        (
-            label,
-            *(ms_text(latency.stages[name].p50_ms) if name in latency.stages else NONE for name in names),
-            ms_text(latency.end_to_end.p50_ms),
-        )
-        for label, latency in timed
-    ]
-    return table_of((MODEL, *map(stage_name, names), "end to end"), rows) if rows else None
+def stage_table(report: CompareReport, *, named: bool = False) -> Table | None:
+    """Return the median of each stage; None where nothing was timed. ``named`` as for ``blocks``."""
+    timed = [(_label(result, named=named), result.latency.stages) for result in report.results if result.latency]
+    return _by_stage(timed, lambda stage: ms_text(stage.p50_ms), named=named)
+
+
+def stage_speed_table(report: CompareReport, *, named: bool = False) -> Table | None:
+    """Return how many times as fast as the first each stage is; None without any. ``named`` as for ``blocks``."""
+    held = [(_label(result, named=named), result.against.stage_speeds) for result in report.results if result.against]
+    return _by_stage(held, lambda speed: f"{speed.median:.2f}", named=named)
+
+
+def _by_stage(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], text: Callable[[Any], str], *, named: bool
+) -> Table | None:
+    names = list(dict.fromkeys(name for _, stages in rows for name in stages))
+    cells = [(label, *(text(stages[name]) if name in stages else NONE for name in names)) for label, stages in rows]
+    return table_of((_heading(named=named), *map(stage_name, names)), cells) if names else None
 
 
 def map_table(report: CompareReport) -> Table | None:

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from cornernet_bench.compare_picture import NARROW, WIDE, front_figure
-from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table, stage_table
+from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table
 from cornernet_bench.html_page import Picture, page
 from cornernet_bench.report_blocks import Line
 from cornernet_runtime.cli.common import count_of
@@ -36,7 +36,6 @@ def _parts(report: CompareReport) -> Iterator[Block | Picture]:
         yield Picture(draw, WIDE, NARROW, f"AP over {times} a frame; the line joins models that no other beats")
     for title, table, note in (
         ("Accuracy", accuracy_table(report), "COCO's AP by overlap and by size of the objects, points of 100."),
-        ("Stages", stage_table(report), f"Medians, {times}. Of a GPU's stages its own clock tells, in other runs."),
         (
             "Outputs of the network",
             map_table(report),

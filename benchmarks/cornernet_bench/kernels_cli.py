@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from cornernet_bench.latency_cli import AS_OBJECT
+from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError
-from cornernet_runtime.files import write_atomically
 from cornernet_runtime.machine import core_count, cpu_name
 from cornernet_runtime.records import to_json
 
@@ -39,7 +39,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         description="Check the CUDA kernels. L1: on the CPU, in a checkout. L2: compiled for every architecture. "
         "L5: on a GPU, where they are timed as well.",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write what was found {AS_OBJECT}")
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="also write L2's table as Markdown, between the marks of a document"
     )
@@ -73,8 +73,9 @@ def _run(arguments: argparse.Namespace) -> int:
         sanitize=arguments.sanitize,
         seed=arguments.seed,
     )
+    check_outputs(arguments.json, arguments.table)
     report = check_kernels(request, lambda line: console.print(line, style="dim", soft_wrap=True, markup=False))
-    _print(console, report)
+    _print(console_for_report(arguments.json), report)
     if arguments.json:
         content = {
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -82,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "cpu": f"{cpu_name()}, {core_count()} cores",
             **to_json(report),
         }
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+        write_json(arguments.json, content)
     if arguments.table and report.resources:
         write_table(arguments.table, report.resources)
     if report.failed:

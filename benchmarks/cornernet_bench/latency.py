@@ -69,7 +69,7 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
             if request.workers > 1 and not partial:
                 on_progress(f"{request.workers} workers", 0, 0)
                 workers, partial = _measure_workers(request, detector, frames)
-            machine = describe_machine(load, request.threads, detector.backend.name)
+            machine = describe_machine(load, request.threads, {detector.backend.name})
             warnings = doubts(results, machine, weights, on_gpu=runs_on_gpu(detector))
     return LatencyReport(
         partial=partial,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cornernet_bench.outputs import check_outputs, check_page
+from cornernet_bench.outputs import check_outputs, check_page, console_for_report, write_json
 from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
 INTERRUPTED = 130
+AS_OBJECT = "as one object (- for standard output, which the tables then leave)"  # of --json
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -75,7 +75,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         metavar="FILE",
         help="its weights (default: the model's own, else random ones); takes --baseline for granted",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     add_view_options(parser)
     parser.set_defaults(run=_run)
@@ -86,7 +86,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency_report import LatencyRequest  # noqa: PLC0415 - as above
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
-    console = console_for_people()
     check_page(arguments.html)
     check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
@@ -106,16 +105,17 @@ def _run(arguments: argparse.Namespace) -> int:
         baseline=arguments.baseline or arguments.baseline_checkpoint is not None,
         baseline_checkpoint=arguments.baseline_checkpoint,
     )
-    with progress_bar(console) as say:
+    with progress_bar(console_for_people()) as say:
         report = measure(request, say)
-    print_report(console, report)
-    content = as_json(report)
-    if arguments.json:
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
-    if arguments.html:
-        from cornernet_bench.html_latency import latency_page  # noqa: PLC0415 - an extra
+    try:  # files first: whoever reads the tables may stop in the midst of them
+        content = as_json(report)
+        write_json(arguments.json, content)
+        if arguments.html:
+            from cornernet_bench.html_latency import latency_page  # noqa: PLC0415 - an extra
 
-        write_atomically(arguments.html, latency_page(report, content["date"], content["command"]))
+            write_atomically(arguments.html, latency_page(report, content["date"], content["command"]))
+    finally:
+        print_report(console_for_report(arguments.json), report)
     return INTERRUPTED if report.partial else 0
 
 

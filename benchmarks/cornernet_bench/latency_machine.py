@@ -21,7 +21,7 @@ from cornernet_runtime.machine import ProbeError, core_count, cpu_name, output_o
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 DISTRIBUTIONS = (
     "numpy",
@@ -85,17 +85,16 @@ class Machine:
     threads: dict[str, int]
 
 
-def describe_machine(load_average: float, threads: int, backend: str) -> Machine:
+def describe_machine(load_average: float, threads: int, backends: Collection[str]) -> Machine:
     """Return what there is now.
 
     Args:
         load_average: From before the measurement, which itself is load.
         threads: Asked for; 0 where none were, and the backends take those of ``default_threads``.
-        backend: Name of what ran the network.
+        backends: Names of what ran networks.
     """
-    used = {"opencv": cv2.getNumThreads()}
-    if backend.startswith(("onnxruntime", "openvino")):
-        used[backend] = threads or default_threads()
+    on_cpu = [name for name in sorted(backends) if name.startswith(("onnxruntime", "openvino"))]
+    used = {"opencv": cv2.getNumThreads(), **dict.fromkeys(on_cpu, threads or default_threads())}
     if (torch := sys.modules.get("torch")) is not None:
         used["torch"] = torch.get_num_threads()
     return Machine(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE
+from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, REST
 from cornernet_bench.timing import Summary, summarise
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Measurement:
             of the process. ``gpu_events``: they are times of the GPU, in runs of their own.
         end_to_end: From frames in memory to boxes, by the host's clock, or in CPU time.
         gpu_compute: All that the GPU computes, copies left out; None by the host's clock.
-        stages: By name, in the order of the work; ``other`` is what they leave of the whole.
+        stages: By name, in the order of the work; REST is what they leave of the whole.
         throughput_fps: Frames a second, one call after the other.
     """
 
@@ -197,7 +197,7 @@ def ratios_of(model: Measurement, baseline: Measurement) -> dict[str, float]:
     pairs = {
         name: (baseline.stages[name], own)
         for name, own in model.stages.items()
-        if name in baseline.stages and name != "other" and own.p50_ms > 0
+        if name in baseline.stages and name != REST and own.p50_ms > 0
     }
     pairs[END_TO_END] = (baseline.end_to_end, model.end_to_end)
     if not _comparable(*pairs[END_TO_END]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
-from cornernet_bench.models import CHECKPOINTS, open_model
+from cornernet_bench.models import CHECKPOINTS, PUBLISHED, open_model
 from cornernet_bench.timing import StageClock
 from cornernet_export.verify import read_some, sample_picture
 from cornernet_runtime.backends.base import DeviceBackend
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DRAWN_FRAMES = 8
 COMPUTE = ("preprocess", "network", "decode", "soft_nms")  # on a GPU pipeline; the other stages are copies
 END_TO_END, GPU_COMPUTE = "end_to_end", "gpu_compute"
+REST = "other"  # what the stages leave of the whole
 
 
 class Staged(Protocol):
@@ -94,7 +95,7 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
     Args:
         subject: Whose stages are timed.
         detect: From frames to boxes.
-        clock: Times the stages; what they leave of the whole is ``other``.
+        clock: Times the stages; what they leave of the whole is REST.
     """
     subject.stages = clock
 
@@ -104,7 +105,7 @@ def host_run(subject: Staged, detect: Callable[[Sequence[Frame]], object], clock
         detect(frames)
         total = (clock.now() - start) * 1000
         times = clock.take()
-        return {**times, "other": total - sum(times.values()), END_TO_END: total}
+        return {**times, REST: total - sum(times.values()), END_TO_END: total}
 
     return run
 
@@ -205,6 +206,11 @@ def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
         detector.spec.check_input_size(size)
     largest = size if any_size else detector.spec.largest_size
     spec = replace(detector.spec, input_size=size, other_sizes=(), largest_size=largest, geometry="fit")
+    if detector.backend.name == PUBLISHED:
+        from cornernet_bench.baseline_detector import PublishedDetector  # noqa: PLC0415 - imports torch
+
+        if isinstance(detector, PublishedDetector):
+            return detector.with_spec(spec)
     views: dict[str, Any] = {"flip": detector.flip, "scales": detector.scales}
     if detector.pipeline is None:
         return Detector(detector.backend, spec, **views)

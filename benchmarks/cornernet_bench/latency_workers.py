@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cornernet_bench.timing import Summary, summarise
 
@@ -26,12 +26,14 @@ class Workers:
     Attributes:
         count: How many.
         batch: Frames a call.
+        clock: The host's: CPU time of the process would add up all of them.
         end_to_end: Of every call of every worker, from frames to boxes, while the others ran.
         throughput_fps: Frames a second of all together, from the first call's beginning to the last one's end.
     """
 
     count: int
     batch: int
+    clock: Literal["host"]
     end_to_end: Summary
     throughput_fps: float
 
@@ -109,4 +111,4 @@ def workers_of(spans: Sequence[tuple[float, float]], count: int, batch: int) -> 
     """Return what calls, each from its beginning to its end in seconds, come to."""
     whole = max(end for _, end in spans) - min(start for start, _ in spans)
     times = summarise([(end - start) * 1000 for start, end in spans])
-    return Workers(count, batch, times, batch * len(spans) / whole)
+    return Workers(count, batch, "host", times, batch * len(spans) / whole)

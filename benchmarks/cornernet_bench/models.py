@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHECKPOINTS = (".safetensors", ".pkl", ".pth")
+PUBLISHED = "published"  # a backend of checkpoints: all steps, not the network alone, as the original takes them
 
 
 def open_model(
@@ -27,7 +28,8 @@ def open_model(
     Args:
         path: Of the model.
         backend: Name of the one to use. A checkpoint runs in ``torch`` (the usual one) or ``torch-fp16``, both on the
-            CPU, or with all around it on a GPU, in ``torch-cuda`` (float16) or ``torch-cuda-fp32``.
+            CPU, or with all around it on a GPU, in ``torch-cuda`` (float16) or ``torch-cuda-fp32``. In ``published`` it
+            goes the published pipeline's way from frame to boxes, on the CPU.
         flip: As for ``Detector``.
         scales: As for ``Detector``.
         stacks: Hourglasses of a checkpoint to keep; None keeps all.
@@ -37,7 +39,7 @@ def open_model(
             ``cornernet_export.torch_network.open_on_gpu``.
     """
     if Path(path).suffix not in CHECKPOINTS:
-        if (backend or "").startswith("torch"):
+        if (backend or "").startswith(("torch", PUBLISHED)):
             raise BackendError(f"{path}: {backend} runs checkpoints ({', '.join(CHECKPOINTS)}), and this is none")
         if stacks is not None:
             raise BackendError(
@@ -49,8 +51,13 @@ def open_model(
 
     if backend in (CUDA, CUDA_FP32):
         return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales, stacks=stacks)
+    if backend == PUBLISHED:
+        from cornernet_bench.baseline_detector import open_published  # noqa: PLC0415
+
+        return open_published(Path(path), flip=flip, scales=scales, stacks=stacks)
     if backend not in (None, "torch", HALF):
         raise BackendError(
-            f"{path}: a checkpoint runs in torch, {HALF}, {CUDA} or {CUDA_FP32}; export it to run in {backend}"
+            f"{path}: a checkpoint runs in torch, {HALF}, {CUDA}, {CUDA_FP32} or {PUBLISHED}; export it to run in "
+            f"{backend}"
         )
     return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales, stacks=stacks)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,6 +48,17 @@ Exchange = tuple[str, ...]  # kinds of which the true maps are taken
 EXCHANGES: tuple[Exchange, ...] = tuple(
     kinds for count in range(len(KINDS) + 1) for kinds in combinations(KINDS, count)
 )
+
+
+class Reference(Protocol):
+    """Whose maps are taken: a ``Detector``, or what stands for one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of its classes."""
+
+    def corner_maps(self, frame: NDArray[np.uint8], /) -> tuple[CornerMaps, Placement]:
+        """Return the maps of a frame, and how it was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ def analyse(
     detector: Detector,
     annotations: Path,
     images: Path,
-    reference: Detector | None = None,
+    reference: Reference | None = None,
     most: int | None = None,
     track: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, _: items,
 ) -> OracleReport:
@@ -173,7 +184,7 @@ class _Look:
     """Detections of each trial, picture by picture."""
 
     def __init__(
-        self, detector: Detector, reference: Detector | None, data: CocoSet, category_ids: Sequence[Any]
+        self, detector: Detector, reference: Reference | None, data: CocoSet, category_ids: Sequence[Any]
     ) -> None:
         self._detector, self._reference, self._data = detector, reference, data
         self._label_of = {category: label for label, category in enumerate(category_ids)}
@@ -219,7 +230,7 @@ class _Look:
 
 
 def _from_reference(
-    reference: Detector, frame: NDArray[np.uint8], maps: CornerMaps, placement: Placement
+    reference: Reference, frame: NDArray[np.uint8], maps: CornerMaps, placement: Placement
 ) -> dict[str, CornerMaps]:
     """Return the trials with maps of the reference; raise ModelError where it sees the frame otherwise."""
     others, its_placement = reference.corner_maps(frame)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from cornernet_bench.outputs import check_outputs, check_picture
+from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED
+from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people, count_of
-from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +34,6 @@ HEADINGS = {
     "ap_medium": "medium",
     "ap_large": "large",
 }
-INTERRUPTED = 130
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -52,38 +50,42 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         metavar="REFERENCE",
         help="also say which head or wiring costs the AP that is lost against this model, such as the one in FP32",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the numbers {AS_OBJECT}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them (.png, .svg, .pdf)")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    console = console_for_people()
+    progress = console_for_people()
     check_picture(arguments.picture)
     check_outputs(arguments.json, arguments.picture)
     from cornernet_bench.models import open_model  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.oracle import analyse  # noqa: PLC0415
 
     def show(items: Any, what: str) -> Any:  # noqa: ANN401 - a sequence in, an iterable of the same out
-        return track(items, description=what, console=console, transient=True, disable=not console.is_terminal)
+        return track(items, description=what, console=progress, transient=True, disable=not progress.is_terminal)
 
     with contextlib.ExitStack() as stack:
         detector = stack.enter_context(open_model(arguments.model, arguments.backend))
         reference = stack.enter_context(open_model(arguments.against)) if arguments.against else None
         report = analyse(detector, arguments.annotations, arguments.images, reference, track=show)
+    try:  # files first: whoever reads the tables may stop in the midst of them
+        write_json(arguments.json, _content(arguments, detector, reference, report))
+        if arguments.picture:
+            from cornernet_bench.oracle_picture import draw_oracle  # noqa: PLC0415 - an extra
+
+            draw_oracle(report, f"{Path(arguments.model).name} in {detector.backend.name}", arguments.picture)
+    finally:
+        _print(console_for_report(arguments.json), arguments, detector, report)
+    return 0 if report.complete else INTERRUPTED
+
+
+def _print(console: Console, arguments: argparse.Namespace, detector: Detector, report: OracleReport) -> None:
     for line in report.notes:
         console.print(f"note: {arguments.annotations}: {line}", soft_wrap=True, markup=False)
     _print_exchanges(console, arguments.model, detector, report)
     if report.comparison:
         _print_comparison(console, arguments.against, report)
-    if arguments.json:
-        content = _content(arguments, detector, reference, report)
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
-    if arguments.picture:
-        from cornernet_bench.oracle_picture import draw_oracle  # noqa: PLC0415 - an extra
-
-        draw_oracle(report, f"{Path(arguments.model).name} in {detector.backend.name}", arguments.picture)
-    return 0 if report.complete else INTERRUPTED
 
 
 def _print_exchanges(console: Console, model: str, detector: Detector, report: OracleReport) -> None:

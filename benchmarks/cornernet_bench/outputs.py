@@ -1,21 +1,32 @@
-"""Where reports and pictures go: checked before the work that fills them, and written as wholes."""
+"""Where reports and pictures go: checked before the work that fills them, and written as wholes.
+
+A report is a command's result and goes to standard output, as tables, or as one object with ``--json -``.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import sys
 import tempfile
 from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import write_atomically
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from matplotlib.figure import Figure
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
+STDOUT = Path("-")  # what ``--json -`` names
+_PIPE = 120  # columns where nobody says how many there are
 
 
 def check_picture(path: Path | None) -> None:
@@ -58,10 +69,43 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
+def console_for_report(json_file: Path | None = None) -> Console:
+    """Return the console for a report: standard output, whatever it is, unless ``json_file`` takes that.
+
+    In a file or a pipe a report is plain, and 120 columns wide where the environment's ``COLUMNS`` says nothing else.
+    """
+    taken = json_file is not None and (json_file == STDOUT or str(json_file) == "/dev/stdout")
+    console = _ReportConsole(stderr=taken, highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _PIPE
+    return console
+
+
+class _ReportConsole(Console):
+    """Lets whoever runs the command end it where the reader of a pipe has stopped; rich ends it with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def write_json(path: Path | None, content: Mapping[str, object]) -> None:
+    """Write one object into a file, or for STDOUT to standard output; None is none.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    elif path is not None:
+        write_atomically(path, text)
+
+
 def check_outputs(*paths: Path | None) -> None:
     """Raise OutputError unless each of these files could be written; None is none."""
     for path in paths:
-        if path is None:
+        if path in (None, STDOUT):
             continue
         folder = path.absolute().parent
         if not folder.is_dir():

@@ -13,6 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from cornernet_bench.outputs import console_for_report
 from cornernet_bench.selftest import LAYERS, MODEL, SHORT_SECONDS, Request, run_layer, run_selftest
 from cornernet_runtime.cli.common import console_for_people, count_of
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, OutputError
@@ -117,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 run_selftest(request, say, keep)
         finally:
             if reports:
-                _print(console, reports[-1], keeper.file)
+                _print(console_for_report(), reports[-1], keeper.file)
     if failed := [layer.layer for layer in reports[-1].layers if layer.state == "failed"]:
         raise CornerNetError(f"{count_of(len(failed), 'layer')} failed: {', '.join(failed)}")
     return 0

@@ -74,7 +74,7 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
             parts.problem = str(error)
         if not parts.measured:
             raise KeyboardInterrupt
-        machine = describe_machine(load, request.threads, detector.backend.name)
+        machine = describe_machine(load, request.threads, {detector.backend.name})
         warnings = doubts(parts.throughput, parts.live, machine, on_gpu=runs_on_gpu(detector))
     return StreamReport(
         partial=parts.partial,

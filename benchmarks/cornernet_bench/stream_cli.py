@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_cli import INTERRUPTED, count_text, progress_bar
-from cornernet_bench.outputs import check_outputs
+from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED, count_text, progress_bar
+from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
-from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     sources.add_argument(
         "--source-frames", type=count_text, default=40, metavar="N", help="that each gives in a round (default 40)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as one object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
     add_view_options(parser)
     parser.set_defaults(run=_run)
 
@@ -82,7 +80,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.stream_report import StreamRequest  # noqa: PLC0415 - as above
     from cornernet_bench.stream_tables import print_report  # noqa: PLC0415 - as above
 
-    console = console_for_people()
     check_outputs(arguments.json)
     request = StreamRequest(
         model=arguments.model,
@@ -103,11 +100,12 @@ def _run(arguments: argparse.Namespace) -> int:
         source_frames=arguments.source_frames,
         folder=arguments.folder,
     )
-    with progress_bar(console) as say:
+    with progress_bar(console_for_people()) as say:
         report = measure(request, say)
-    print_report(console, report)
-    if arguments.json:
-        write_atomically(arguments.json, json.dumps(as_json(report), indent=2) + "\n")
+    try:  # files first: whoever reads the tables may stop in the midst of them
+        write_json(arguments.json, as_json(report))
+    finally:
+        print_report(console_for_report(arguments.json), report)
     return INTERRUPTED if report.partial else 1 if report.failures else 0
 
 

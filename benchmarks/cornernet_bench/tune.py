@@ -274,5 +274,5 @@ def _write_bundle(request: TuneRequest, bench: Workbench, outcome: Outcome, floa
             )
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         spec = replace(before.spec, precision="int8", int8_target=TARGET)
-        write_manifest(folder, Manifest(before.producer, spec, files, verification))
+        write_manifest(folder, Manifest(before.producer, spec, files, verification, checkpoint=before.checkpoint))
         shutil.copy(request.output / REPORT_NAME, folder)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cornernet_bench.latency_cli import count_text
+from cornernet_bench.outputs import console_for_report
 from cornernet_runtime.cli.common import console_for_people, parse_size
 from cornernet_runtime.errors import VerificationError
 
@@ -84,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if measured:
             console.print(f"what was measured: {arguments.output / REPORT_NAME}", soft_wrap=True, markup=False)
         raise
-    _print(console, tuned)
+    _print(console_for_report(), tuned)
     console.print(f"wrote {arguments.output}", soft_wrap=True, markup=False)
     if not tuned.outcome.met:
         console.print("written because of --force: it is not within the budget, or no faster than fp32", style="yellow")
@@ -97,7 +98,7 @@ def _print(console: Console, tuned: Tuned) -> None:
     if best.ap is None:
         raise AssertionError("the best mix was chosen without its AP")
     console.print(
-        f"\nbest: AP {best.ap:.2f} (fp32 {tuned.fp32_ap:.2f}: {best.ap - tuned.fp32_ap:+.2f}), "
+        f"best: AP {best.ap:.2f} (fp32 {tuned.fp32_ap:.2f}: {best.ap - tuned.fp32_ap:+.2f}), "
         f"{best.times_fp32} times fp32, spread {best.times_fp32.spread_percent:.0f} %; in int8 but for the last "
         "convolutions, since eight bits would blur embeddings and peaks",
         soft_wrap=True,

@@ -16,7 +16,7 @@ from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.verify import FP16, FP32, INT8, input_of, read_some, sample_picture, verify
-from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, Verification, write_manifest
+from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, CheckpointFile, Manifest, Verification, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, SizeError, VerificationError
 from cornernet_runtime.files import new_folder, sha256
@@ -139,7 +139,8 @@ def export_bundle(
         if request.checkpoint.suffix != ".safetensors":
             save_checkpoint(folder / CHECKPOINT_NAME, checkpoint.model, checkpoint.spec)
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-        manifest = Manifest(f"cornernet-trt {__version__}", spec, files, verification)
+        origin = CheckpointFile(request.checkpoint.name, sha256(request.checkpoint))
+        manifest = Manifest(f"cornernet-trt {__version__}", spec, files, verification, checkpoint=origin)
         write_manifest(folder, manifest)
     return manifest
 

@@ -109,7 +109,12 @@ def quantise(
 
 def _plan_for_cpu(graph: onnx.GraphProto, convolutions: set[str], kept: set[str]) -> Plan:
     readers_of = _readers(graph)
-    quantised = convolutions | {node.name for node in graph.node if node.op_type in JOINING and node.name not in kept}
+    constants = _constants(graph)  # a step of their own would be wasted on them, so what takes one stays in float32
+    quantised = convolutions | {
+        node.name
+        for node in graph.node
+        if node.op_type in JOINING and node.name not in kept and constants.isdisjoint(_activations(node))
+    }
     readers: dict[str, set[str]] = {}
     same: dict[str, str] = {}
     for node in graph.node:
@@ -129,16 +134,22 @@ def _plan_for_cpu(graph: onnx.GraphProto, convolutions: set[str], kept: set[str]
 
 def _plan_for_tensorrt(graph: onnx.GraphProto, convolutions: set[str], kept: set[str]) -> Plan:
     made_by = {name: node for node in graph.node for name in node.output}
+    constants = _constants(graph)
     readers: dict[str, set[str]] = {}
     for node in graph.node:
         if node.name in convolutions:
             readers.setdefault(node.input[0], set()).add(node.name)
         elif node.op_type == "Add" and node.name not in kept:
-            fused = [name for name in node.input if made_by[name].name in convolutions][:1]
+            fused = [name for name in node.input if name in made_by and made_by[name].name in convolutions][:1]
             for name in node.input:
-                if fused and name not in fused:
+                if fused and name not in fused and name not in constants:
                     readers.setdefault(name, set()).add(node.name)
     return Plan(convolutions, readers, {})
+
+
+def _constants(graph: onnx.GraphProto) -> set[str]:
+    values = {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    return values | {item.name for item in graph.initializer}
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

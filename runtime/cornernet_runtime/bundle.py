@@ -100,6 +100,19 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """What a bundle was exported from.
+
+    Attributes:
+        name: Of the file, without folders.
+        sha256: Of its content.
+    """
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Content of ``bundle.json`` below its schema version.
 
@@ -109,6 +122,7 @@ class Manifest:
         files: SHA-256 of each file of the bundle, by name.
         verification: What was compared when it was made.
         engine: Where ``model.engine`` can run; None when the bundle has none.
+        checkpoint: What it was exported from; None where that is not known.
     """
 
     producer: str
@@ -116,6 +130,7 @@ class Manifest:
     files: dict[str, str]
     verification: Verification
     engine: EngineRecord | None = None
+    checkpoint: CheckpointFile | None = None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

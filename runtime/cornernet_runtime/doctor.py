@@ -169,8 +169,8 @@ def diagnose() -> Report:
 def _abilities(ok: set[str], backends: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what can and what cannot be done with the things that are ``ok``."""
     can, cannot = [], []
-    if "onnxruntime" in backends:
-        can.append(f"detect on the CPU ({_ROWS['onnxruntime'][0]})")
+    if on_cpu := [_ROWS[key][0] for key in ("onnxruntime", "openvino") if key in backends]:
+        can.append(f"detect on the CPU ({', '.join(on_cpu)})")
     else:
         broken = [_ROWS[key][0] for key in ("numpy", "opencv") if key not in ok]
         cannot.append(f"detect (no {', no '.join(broken) or 'ONNX Runtime'})")

@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from cornernet_bench import accuracy as judging
 from cornernet_bench.accuracy import METRICS
 from cornernet_bench.cli import main
 from cornernet_bench.models import open_model
 from cornernet_runtime.errors import BackendError, BundleError, CheckpointError
+from cornernet_runtime.pictures import read_picture
 from cornernet_train.shapes import make_scene
 from cornernet_train.shapes_dataset import write_shapes
 
@@ -81,10 +83,11 @@ def test_the_report_names_the_model_and_what_ran_it(reports, checkpoint_path, bu
 
 @pytest.mark.parametrize("name", ["checkpoint", "bundle", "onnx"])
 def test_the_report_has_twelve_numbers_in_points(reports, name):
-    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "pictures", "objects"]
+    head = ["model", "backend", "geometry", "sizes", "flip", "scales", "complete", "pictures", "listed", "objects"]
     assert list(reports[name]) == [*head, "scaled_down", "detect_ms", *METRICS, "per_class"]
     # Twelve are planted on each picture.
     assert (reports[name]["pictures"], reports[name]["objects"]) == (PICTURES, 12 * PICTURES)
+    assert (reports[name]["complete"], reports[name]["listed"]) == (True, PICTURES)
     assert list(reports[name]["per_class"]) == ["ant", "bee", "cat"]
     numbers = [reports[name][metric] for metric in METRICS]
     assert all(0 <= number <= 100 for number in numbers if number is not None)
@@ -115,15 +118,15 @@ def test_a_size_without_objects_is_null(bundle_path, data_set, tmp_path):
     assert nulls == {"ap_small", "ap_large", "ar_small", "ar_large"}
 
 
-def test_the_table_goes_to_standard_error_when_output_is_no_terminal(bundle_path, data_set, reports, capfd):
+def test_the_table_goes_to_standard_output(bundle_path, data_set, reports, capfd):
     assert accuracy(bundle_path, data_set) == 0
     said = capfd.readouterr()
-    assert said.out == ""
-    table = dict(line.split()[:2] for line in said.err.splitlines() if line.strip().startswith(("ap", "ar")))
+    assert said.err == ""
+    table = dict(line.split()[:2] for line in said.out.splitlines() if line.strip().startswith(("ap", "ar")))
     numbers = {metric: reports["bundle"][metric] for metric in METRICS}
     assert table == {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
-    assert said.err.startswith(f"{bundle_path.name} in onnxruntime, 63x95: 6 pictures, 72 objects, about ")
-    headings = next(line.split() for line in said.err.splitlines() if "metric" in line and "class" in line)
+    assert said.out.startswith(f"{bundle_path.name} in onnxruntime, 63x95: 6 pictures, 72 objects, about ")
+    headings = next(line.split() for line in said.out.splitlines() if "metric" in line and "class" in line)
     assert headings == ["metric", "value", "class", "AP"]
 
 
@@ -136,7 +139,7 @@ def test_what_looks_wrong_with_the_set_is_said_once_for_all_models(bundle_path, 
     path.write_text(json.dumps(content))
     paths = ["--annotations", str(path), "--images", f"{tmp_path}/images"]
     assert main(["accuracy", str(bundle_path), str(bundle_path), *paths]) == 0
-    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note:")]
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note:")]
     assert notes == [f"note: {path}: 1 objects of dog, which the model does not know, count as not found"]
 
 
@@ -173,6 +176,50 @@ def test_what_is_no_model_is_an_error(tmp_path):
         open_model(tmp_path / "missing.safetensors")
     with pytest.raises(BundleError, match="does not exist"):
         open_model(tmp_path / "missing")
+
+
+# Interrupts.
+
+
+def interrupting_pictures(monkeypatch, number):
+    """Make Ctrl-C come when the picture of this number is read."""
+    calls = []
+
+    def read(path):
+        calls.append(path)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return read_picture(path)
+
+    monkeypatch.setattr(judging, "read_picture", read)
+
+
+def test_an_interrupt_keeps_what_was_seen_and_marks_it(bundle_path, data_set, tmp_path, capfd, monkeypatch):
+    interrupting_pictures(monkeypatch, 3)
+    assert accuracy(bundle_path, data_set, "--json", tmp_path / "a.json") == 130
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert (report["complete"], report["pictures"], report["listed"], report["objects"]) == (False, 2, PICTURES, 24)
+    said = capfd.readouterr().out
+    assert said.endswith(
+        f"interrupted: {bundle_path}: 2 of {PICTURES} pictures were seen, and its figures are of them alone\n"
+    )
+    content = json.loads((data_set / "annotations.json").read_text())
+    ids = [image["id"] for image in content["images"][:2]]
+    content["images"] = content["images"][:2]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in ids]
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data_set / "images")
+    assert accuracy(bundle_path, tmp_path, "--json", tmp_path / "two.json") == 0
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert {name: report[name] for name in METRICS} == {name: two[name] for name in METRICS}
+
+
+def test_models_that_an_interrupt_left_out_are_told(bundle_path, data_set, tmp_path, capfd, monkeypatch):
+    interrupting_pictures(monkeypatch, PICTURES + 1)
+    paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
+    assert main(["accuracy", str(bundle_path), str(bundle_path), *paths, "--json", str(tmp_path / "a.json")]) == 130
+    assert json.loads((tmp_path / "a.json").read_text())["complete"] is True
+    assert f"interrupted: {bundle_path} and what follows was not measured" in capfd.readouterr().out
 
 
 # Failures.
@@ -239,7 +286,7 @@ def test_flip_and_scales_are_in_the_report_and_a_fixed_input_says_what_it_does(b
     assert accuracy(bundle_path, data_set, *flags) == 0
     report = json.loads((tmp_path / "a.json").read_text())
     assert (report["flip"], report["scales"]) == (True, [0.25, 0.5, 1.0])
-    assert "scales 0.5, 1, 2 become 0.25, 0.5, 1 of what fills it" in capfd.readouterr().err
+    assert "scales 0.5, 1, 2 become 0.25, 0.5, 1 of what fills it" in capfd.readouterr().out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -260,7 +307,7 @@ def test_several_models_stand_side_by_side(
     models = json.loads((tmp_path / "a.json").read_text())["models"]
     assert [report["backend"] for report in models] == ["torch", "onnxruntime"]
     assert [report["ap"] for report in models] == [reports["checkpoint"]["ap"], reports["bundle"]["ap"]]
-    lines = [line.split() for line in capfd.readouterr().err.splitlines()]
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     heading = ["model", "ms", "AP", "AP50", "small", "medium", "large"]
     assert heading in lines
     row = next(line for line in lines if line[:3] == [bundle_path.name, "in", "onnxruntime,"])

@@ -20,7 +20,7 @@ from cornernet_bench.compare_maps import MapDifferences
 from cornernet_bench.compare_report import Agreement, Ratio
 from cornernet_bench.latency_machine import peak_rss_mib
 from cornernet_bench.latency_subjects import END_TO_END
-from cornernet_bench.models import open_model
+from cornernet_bench.models import PUBLISHED, open_model
 from cornernet_export.torch_backend import HALF, TorchBackend
 from cornernet_export.torch_network import CUDA, CUDA_FP32
 from cornernet_runtime.detector import Detector
@@ -73,7 +73,10 @@ def test_what_exists_as_typed_has_no_options(tmp_path):
         ),
         (
             "m.pkl@openvino",
-            "m.pkl@openvino: a checkpoint runs in torch, torch-fp16, torch-cuda, torch-cuda-fp32, got 'openvino'",
+            (
+                "m.pkl@openvino: a checkpoint runs in torch, torch-fp16, torch-cuda, torch-cuda-fp32, published, "
+                "got 'openvino'"
+            ),
         ),
     ],
 )
@@ -88,8 +91,8 @@ def test_the_short_name_has_no_folders():
     assert parse_contestant("a/b/").name == "b"
 
 
-def test_the_backends_of_checkpoints_are_those_of_the_exporter():
-    assert TORCH_BACKENDS == ("torch", HALF, CUDA, CUDA_FP32)
+def test_the_backends_of_checkpoints_are_those_of_the_exporter_and_the_published_pipeline():
+    assert TORCH_BACKENDS == ("torch", HALF, CUDA, CUDA_FP32, PUBLISHED)
 
 
 # Files.

@@ -143,7 +143,7 @@ def test_without_a_gpu_it_compiles_and_says_that_l5_was_skipped(tmp_path, capsys
         str(table),
     ]
     assert cli.main(arguments) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "L2 passed: 2 kernels for 2 architectures: no warning, no spill, no stack frame" in said
     assert "L5 skipped: there is no GPU" in said
     content = json.loads(report.read_text())
@@ -174,7 +174,7 @@ def test_a_spill_is_a_failure(capsys, monkeypatch):
 def test_without_nvrtc_l2_is_skipped_by_name(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert cli.main(["kernels", "--layers", "L2"]) == 0
-    assert "L2 skipped: NVRTC is not installed" in capsys.readouterr().err
+    assert "L2 skipped: NVRTC is not installed" in capsys.readouterr().out
 
 
 def test_l1_runs_the_tests_of_the_kernels_and_tells_which_failed(tmp_path, monkeypatch):
@@ -337,7 +337,7 @@ def run(gpu_driver, kernel_cache):
             text=True,
             check=False,
         )
-        return done.returncode, done.stderr
+        return done.returncode, done.stdout + done.stderr
 
     return run
 

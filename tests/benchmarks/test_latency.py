@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,16 +15,14 @@ from json_schema import latency_schema, problems
 
 from cornernet_bench import latency as latency_module
 from cornernet_bench import latency_doubts, latency_report
-from cornernet_bench.baseline_weights import published_weights
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
 from cornernet_bench.latency_report import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
-from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
-from cornernet_runtime.errors import BackendError, CheckpointError, CornerNetError, SizeError
+from cornernet_runtime.errors import BackendError, CornerNetError, SizeError
 
 SCHEMA = latency_schema()
 FRAME = np.zeros((50, 70, 3), np.uint8)
@@ -160,8 +156,8 @@ def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd,
     monkeypatch.setattr(latency_report, "MOST_SPREAD", 1e9)  # however busy the machine is
     assert latency(checkpoint_path, "--baseline", "--workers", 2) == 0
     said = capfd.readouterr()
-    assert said.out == ""
-    lines = [" ".join(line.split()) for line in said.err.splitlines() if line.strip()]
+    assert said.err == ""
+    lines = [" ".join(line.split()) for line in said.out.splitlines() if line.strip()]
     assert lines[0] == f"{checkpoint_path}: small in torch, fp32, input 63x95, flip off"
     assert "stage p50 ms p90 p95 p99 mean std spread" in lines
     assert "stage published ms share here ms share times as fast" in lines
@@ -171,7 +167,7 @@ def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd,
     assert firsts.count("upload") == firsts.count("download") == 1  # of the baseline only
     (workers,) = (line for line in lines if line.startswith("2 workers, 1 frame a call each: "))
     assert workers.endswith("(p95), by the host's clock")
-    assert "in no figure: reading and decoding of image files" in said.err
+    assert "in no figure: reading and decoding of image files" in said.out
 
 
 def test_no_times_as_fast_are_printed_where_times_spread_too_far(checkpoint_path, capfd, monkeypatch):
@@ -179,7 +175,7 @@ def test_no_times_as_fast_are_printed_where_times_spread_too_far(checkpoint_path
     for module in (latency_report, latency_doubts):
         monkeypatch.setattr(module, "MOST_SPREAD", -1.0)
     assert latency(checkpoint_path, "--baseline") == 0
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capfd.readouterr().out.split())
     assert "stage published ms share here ms share ──" in said
     assert "times spread too far to tell how many times as fast the model is" in said
 
@@ -206,7 +202,7 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path,
     assert report["partial"] is True
     assert [(result["batch"], result["calls"]) for result in report["results"]] == [(1, 1)]
     assert report["workers"] is None
-    said = capfd.readouterr().err
+    said = capfd.readouterr().out
     assert "drawn; 1 of 3 calls after 1 to warm up" in said
     assert "interrupted: these are partial results" in said
 
@@ -273,38 +269,7 @@ def test_a_baseline_without_pytorch_is_refused_whatever_the_threads(bundle_path,
             measure(LatencyRequest(bundle_path, threads=threads, baseline=True))
 
 
-# The baseline's weights.
-
-
-def test_the_baseline_takes_the_weights_of_the_model(checkpoint_path, bundle, tmp_path):
-    _, source = published_weights(None, checkpoint_path, SMALL_SPEC)
-    assert source == str(checkpoint_path)
-    shutil.copy(checkpoint_path, bundle / CHECKPOINT_NAME)
-    model, source = published_weights(None, bundle, SMALL_SPEC)
-    assert source == str(bundle / CHECKPOINT_NAME)
-    np.testing.assert_array_equal(
-        model.state_dict()["stem.0.0.weight"].numpy(), small_model().state_dict()["stem.0.0.weight"].numpy()
-    )
-    named = shutil.copy(checkpoint_path, tmp_path / "named.safetensors")
-    assert published_weights(Path(named), bundle, SMALL_SPEC)[1] == str(named)
-
-
-def test_an_architecture_that_has_a_name_gets_random_weights(bundle_path):
-    spec = replace(SMALL_SPEC, name="cornernet-tiny")
-    model, source = published_weights(None, bundle_path, spec)
-    assert source == "random weights of cornernet-tiny"
-    assert model.config.classes == 3
-
-
-def test_without_weights_the_checkpoint_is_asked_for(bundle_path):
-    with pytest.raises(CheckpointError, match=r"small is none of cornernet-104, .*--baseline-checkpoint FILE$"):
-        published_weights(None, bundle_path, SMALL_SPEC)
-
-
-def test_weights_of_another_network_are_refused(checkpoint_path, bundle_path):
-    spec = replace(SMALL_SPEC, class_names=("ant", "bee"))
-    with pytest.raises(CheckpointError, match=r"are \(3, 4, 16\), those of .* \(2, 4, 16\); name what it was"):
-        published_weights(checkpoint_path, bundle_path, spec)
+# The baseline.
 
 
 def test_the_baseline_looks_at_one_scale_and_one_input(checkpoint_path):

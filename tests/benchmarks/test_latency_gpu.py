@@ -39,7 +39,7 @@ def test_an_engine_is_timed_by_the_gpu_and_from_end_to_end_apart(engine, tmp_pat
         assert {stage["p50_ms"] for stage in measured["stages"].values()} == {1.5 * result["batch"]}  # one frame a run
         assert measured["gpu_compute"]["p50_ms"] == 6 * result["batch"]  # no copies
         assert measured["gpu_compute"]["count"] == measured["end_to_end"]["count"] == 2
-    said = capfd.readouterr().err
+    said = capfd.readouterr().out
     assert "GPU compute" in said
     assert "the rows above it are times of the GPU, from runs of their own" in said
 

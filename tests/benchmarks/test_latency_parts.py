@@ -218,14 +218,15 @@ def test_a_line_of_nvidia_smi_is_a_state():
 
 
 def test_the_machine_is_described_with_what_is_used():
-    machine = describe_machine(1.5, 0, "onnxruntime")
+    machine = describe_machine(1.5, 0, {"onnxruntime"})
     assert machine.cores >= 1
     assert machine.cpu
     assert machine.load_average == 1.5
     assert {"cornernet-trt", "python", "numpy", "torch"} <= set(machine.versions)
     assert set(machine.threads) == {"opencv", "onnxruntime", "torch"}
     assert machine.threads["onnxruntime"] == default_threads()
-    assert describe_machine(1.5, 3, "openvino").threads["openvino"] == 3
+    both = describe_machine(1.5, 3, {"openvino", "onnxruntime", "torch"}).threads
+    assert (both["openvino"], both["onnxruntime"]) == (3, 3)
 
 
 def test_threads_are_limited_inside_the_block_only():

@@ -90,11 +90,11 @@ def test_the_report_has_each_repair_with_its_gain_and_interval(report):
     assert against["finding"]
 
 
-def test_tables_go_to_standard_error_when_output_is_no_terminal(bundle_path, data_set, report, capfd):
+def test_tables_go_to_standard_output(bundle_path, data_set, report, capfd):
     assert run(bundle_path, data_set, "--against", bundle_path) == 0
     said = capfd.readouterr()
-    assert said.out == ""
-    lines = said.err.splitlines()
+    assert said.err == ""
+    lines = said.out.splitlines()
     assert lines[0] == f"{bundle_path} in onnxruntime: 4 pictures, 5 objects; COCO metrics, points of 100"
     start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["true", "AP"])
     assert lines[start].split() == ["true", "AP", "AP50", "AP75", "small", "medium", "large", "gain"]
@@ -141,7 +141,7 @@ def test_an_interrupt_keeps_what_was_seen_and_marks_it(bundle_path, data_set, tm
     assert (report["complete"], report["pictures"], report["listed"], report["objects"]) == (False, 2, 4, 3)
     assert (tmp_path / "part.png").is_file()
     expected = "interrupted: 2 of 4 pictures were seen, and these figures are of them alone"
-    assert expected in capfd.readouterr().err.splitlines()
+    assert expected in capfd.readouterr().out.splitlines()
 
 
 # Bad input.

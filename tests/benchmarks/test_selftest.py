@@ -198,8 +198,7 @@ def test_the_command_prints_a_table_and_writes_the_report(plant, tmp_path, capsy
     file = tmp_path / "report.json"
     assert cli.main(["selftest", "--layers", "L1,L4", "--report", str(file)]) == 0
     told = capsys.readouterr()
-    assert told.out == ""
-    lines = told.err.splitlines()
+    lines = told.out.splitlines()
     assert any(re.fullmatch(r"L1 +kernels compute the reference, on the CPU +passed +\d+", line) for line in lines)
     assert any(re.fullmatch(r"L4 +every call exists in the .* +skipped +\d+", line) for line in lines)
     assert lines[-4:] == [
@@ -220,7 +219,7 @@ def test_what_was_found_is_not_broken_at_the_terminals_edge(plant, tmp_path, cap
     path = "/a/long/path/" * 12 + "library.so"
     plant(L3=f'return Finding("skipped", "looked at {path}")')
     assert cli.main(["selftest", "--layers", "L3", "--report", str(tmp_path / "report.json")]) == 0
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert f"L3 skipped: looked at {path}" in lines
     assert "1 skipped (L3)" in lines
 
@@ -228,9 +227,9 @@ def test_what_was_found_is_not_broken_at_the_terminals_edge(plant, tmp_path, cap
 def test_a_failed_layer_ends_the_command_with_1_and_the_reason(plant, tmp_path, capsys):
     plant(L1='raise KernelError("the kernel is wrong")', L2=SOUND)
     assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 1
-    told = capsys.readouterr().err
-    assert "\nL1 failed: the kernel is wrong\n" in told
-    assert told.endswith("error: 1 layer failed: L1\n")
+    told = capsys.readouterr()
+    assert "\nL1 failed: the kernel is wrong\n" in told.out
+    assert told.err.endswith("error: 1 layer failed: L1\n")
     assert [layer["state"] for layer in json.loads((tmp_path / "report.json").read_text())["layers"]] == [
         "failed",
         "passed",
@@ -251,10 +250,10 @@ def test_without_a_folder_for_the_report_a_warning_says_so_once(plant, tmp_path,
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "file" / "cache"))
     plant(L1=SOUND)
     assert cli.main(["selftest", "--layers", "L1"]) == 0
-    told = capsys.readouterr().err
-    assert told.count("warning: no report is kept: cannot make the folder") == 1
-    assert "; name a file with --report FILE\n" in told
-    assert "for whoever is to help" not in told
+    told = capsys.readouterr()
+    assert told.err.count("warning: no report is kept: cannot make the folder") == 1
+    assert "; name a file with --report FILE\n" in told.err
+    assert "for whoever is to help" not in told.out
 
 
 def test_a_usual_report_that_cannot_be_replaced_is_warned_of_once(plant, tmp_path, monkeypatch, capsys):
@@ -332,6 +331,7 @@ def started(plant, tmp_path):
     process = subprocess.Popen(  # noqa: S603 - this interpreter
         [*command, "--report", str(tmp_path / "report.json")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -340,6 +340,7 @@ def started(plant, tmp_path):
             yield process, int(match[1])
             break
     process.kill()
+    process.stdout.close()
     process.stderr.close()
     process.wait()
 
@@ -348,7 +349,7 @@ def started(plant, tmp_path):
 def test_ctrl_c_keeps_what_is_known(started, tmp_path, number):
     process, worker = started
     process.send_signal(number)
-    told = process.stderr.read()
+    told = "\n" + process.stdout.read()
     assert process.wait(DEADLINE) == 130
     assert ended(worker)
     assert re.search(r"\nL1 .* passed +\d+\n", told)
@@ -373,8 +374,8 @@ def test_ctrl_c_before_the_first_layer_prints_no_empty_table(monkeypatch, tmp_pa
 
     monkeypatch.setattr(selftest, "run_layer", interrupted)
     assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 130
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-3:-1] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
         "2 not run (L1, L2)",
         f"not finished: part of the report, for whoever is to help: {tmp_path / 'report.json'}",
     ]

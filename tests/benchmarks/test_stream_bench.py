@@ -170,7 +170,7 @@ def test_a_stream_that_finds_something_else_is_a_failure(bundle_path, clip, tmp_
     assert stream(bundle_path, clip, "--rounds", 1, "--frames", 0, "--json", tmp_path / "a.json") == 1
     line = "throughput: expected detections as without a stream in 9 frames, got 8 that are equal"
     assert json.loads((tmp_path / "a.json").read_text())["failures"] == [line]
-    assert f"failed: {line}" in capfd.readouterr().err
+    assert f"failed: {line}" in capfd.readouterr().out
 
 
 class _Closing:
@@ -314,8 +314,8 @@ def test_tables_name_parts_stages_and_figures(bundle_path, clip, capfd, monkeypa
     flags = ("--rounds", 1, "--frames", 20, "--live", 100, "--live-frames", 8, "--sources", 3, "--source-frames", 2)
     assert stream(bundle_path, clip, *flags) == 0
     said = capfd.readouterr()
-    assert said.out == ""
-    lines = [" ".join(line.split()) for line in said.err.splitlines() if line.strip()]
+    assert said.err == ""
+    lines = [" ".join(line.split()) for line in said.out.splitlines() if line.strip()]
     assert lines[0] == f"{bundle_path}: small in onnxruntime, fp32, input 63x95"
     assert lines[1] == f"video: {clip}, 126x190"
     assert any(line.startswith("soak: 20 frames of 144x192 from file to file: ") for line in lines)
@@ -346,7 +346,7 @@ def test_an_interrupt_in_the_throughput_keeps_complete_rounds_and_the_parts_befo
     assert report["throughput"]["rounds"] == 1
     assert report["throughput"]["loop"]["wall"]["count"] == 1
     assert report["soak"]["frames"] == 1
-    assert "interrupted: these are partial results" in capfd.readouterr().err
+    assert "interrupted: these are partial results" in capfd.readouterr().out
 
 
 def test_an_interrupt_in_the_soak_keeps_its_tenths(bundle_path, monkeypatch):

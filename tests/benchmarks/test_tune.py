@@ -232,8 +232,9 @@ def test_force_writes_the_best_all_the_same(checkpoint_path, data_set, tmp_path,
         Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 10.0 + with_ap)
     )
     assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "0.1", "--force") == 0
-    said = capfd.readouterr().err
-    assert "written because of --force" in said
+    told = capfd.readouterr()
+    assert "written because of --force" in told.err
+    said = told.out
     assert "best: AP 11.00 (fp32 " in said
     assert "2.00 (2.00 to 2.00) times fp32, spread 0 %" in said
     assert "also in float" in said

@@ -153,14 +153,18 @@ def test_bundle_is_readable_by_others(run):
     assert modes[0] == modes[1]
 
 
-def test_side_car_says_what_the_bundle_is(run):
+def test_side_car_says_what_the_bundle_is(run, checkpoint_path):
     output, _ = run
     data = json.loads((output / "bundle.json").read_text(encoding="utf-8"))
     assert data["schema_version"] == 1
     assert data["producer"] == f"cornernet-trt {__version__}"
     assert data["spec"] == to_json(replace(SMALL_SPEC, input_size=(47, 31), largest_size=(47, 31)))
     assert data["files"] == {"model.onnx": hashlib.sha256((output / "model.onnx").read_bytes()).hexdigest()}
-    assert set(data) == {"schema_version", "producer", "spec", "files", "verification", "engine"}
+    assert data["checkpoint"] == {
+        "name": checkpoint_path.name,
+        "sha256": hashlib.sha256(checkpoint_path.read_bytes()).hexdigest(),
+    }
+    assert set(data) == {"schema_version", "producer", "spec", "files", "verification", "engine", "checkpoint"}
 
 
 def test_side_car_keeps_what_was_compared(run):

@@ -139,6 +139,28 @@ def test_the_steps_of_an_activation_cover_its_range_and_zero_exactly(model, rang
         assert (last - first) * scale <= 2.01 * max(-low, high)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_addition_of_a_constant_stays_in_float_and_gives_the_same(model, images, target):
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    convolution = next(node for node in changed.graph.node if node.op_type == "Conv")
+    readers = [node for node in changed.graph.node if convolution.output[0] in node.input]
+    place = list(changed.graph.node).index(convolution) + 1
+    shift = numpy_helper.from_array(np.full((1, 1, 1, 1), 0.25, np.float32), "shift")
+    changed.graph.initializer.append(shift)
+    shifted = onnx.helper.make_node("Add", [convolution.output[0], "shift"], ["shifted"], name="shifted")
+    for reader in readers:
+        reader.input[:] = ["shifted" if name == convolution.output[0] else name for name in reader.input]
+    changed.graph.node.insert(place, shifted)
+    ranges = ranges_of(changed, images)
+    quantised = quantise(changed, ranges, target)
+    (addition,) = (node for node in quantised.graph.node if node.name == "shifted")
+    assert addition.input[1] == "shift"
+    exact, found = run(changed, images[0]), run(quantised, images[0])
+    for name in OUTPUT_NAMES:
+        assert np.abs(found[name] - exact[name]).max() < 0.3 * np.abs(exact[name]).max()
+
+
 # Weights and biases.
 
 

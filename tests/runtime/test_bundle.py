@@ -10,6 +10,7 @@ from conftest import SMALL_SPEC
 from cornernet_runtime.bundle import (
     MANIFEST_NAME,
     ONNX_NAME,
+    CheckpointFile,
     DetectionCheck,
     Manifest,
     OutputCheck,
@@ -36,6 +37,7 @@ MANIFEST = Manifest(
         outputs=(OutputCheck("a -> b", "noise", "tl_heat", error=1.5e-6, tolerance=1e-4),),
         detections=(DetectionCheck("a -> b", "picture", reference=10, matched=9, extra=1, required=0.9),),
     ),
+    checkpoint=CheckpointFile("foxes.safetensors", hashlib.sha256(b"trained").hexdigest()),
 )
 
 
@@ -73,7 +75,7 @@ def test_a_manifest_comes_back_equal(bundle):
 
 def test_bundle_json_is_an_object_with_these_keys(bundle):
     data = json.loads((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
-    assert list(data) == ["schema_version", "producer", "spec", "files", "verification", "engine"]
+    assert list(data) == ["schema_version", "producer", "spec", "files", "verification", "engine", "checkpoint"]
     assert data["schema_version"] == SCHEMA_VERSION
     assert data["spec"]["input_size"] == [63, 95]
     assert data["files"][ONNX_NAME] == hashlib.sha256(b"the network").hexdigest()

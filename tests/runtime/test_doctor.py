@@ -92,7 +92,7 @@ def test_missing_torch_leaves_the_installation_usable_without_export_and_trainin
     report = diagnose()
     assert report.usable
     assert {"export (no PyTorch)", "train (no PyTorch)"} <= set(report.cannot)
-    assert report.can[0] == "detect on the CPU (ONNX Runtime)"
+    assert report.can[0].startswith("detect on the CPU (ONNX Runtime")
 
 
 def test_extras_in_commands_exist():
@@ -229,7 +229,7 @@ def test_both_onnxruntime_distributions_are_a_problem_that_says_how_to_end_it(in
 
 
 def test_nothing_can_run_without_onnxruntime(hide, capsys):
-    hide("onnxruntime", "onnxruntime-gpu")
+    hide("onnxruntime", "onnxruntime-gpu", "openvino")
     assert main([]) == 1
     output = capsys.readouterr()
     assert "cannot: detect (no ONNX Runtime), export (no ONNX Runtime)" in output.out
@@ -258,6 +258,8 @@ def test_backends_are_those_of_the_detector_that_can_run_here(monkeypatch, missi
         here.add("tensorrt")
     assert report.backends == tuple(name for name in BACKENDS if name in here)
     assert ("TensorRT engine" in report.can) == ("tensorrt" in here)
+    on_cpu = "ONNX Runtime" if missing == "openvino" else "ONNX Runtime, OpenVINO"
+    assert report.can[0] == f"detect on the CPU ({on_cpu})"
 
 
 def test_onnxruntime_that_does_not_load_is_a_problem_with_the_reason(tmp_path):

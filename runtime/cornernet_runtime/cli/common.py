@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning
+from cornernet_runtime.interrupt import InterruptWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,20 +28,31 @@ def run_command(function: Callable[[], int]) -> int:
     Errors of ours become one line on standard error and status 1; an interrupt ends with 130, a closed pipe with 141.
     Anything else is a defect, and its traceback is wanted.
     """
+    watch = InterruptWatch(run_command.__code__)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watch:
             warnings.showwarning = _show_warning
             return function()
     except CornerNetError as error:
+        if watch.caused(error):
+            return _interrupted()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # Whoever read our output has stopped; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        if watch.caused(error):
+            return _interrupted()
+        raise
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)  # noqa: T201 - plain on purpose, as above
+    return 130
 
 
 def _show_warning(

@@ -40,7 +40,7 @@ class Reconnection:
         connect_s: The same until its first frame.
         first_wait_s: From the end of a connection to the next attempt. Each wait is shortened by up to half of it at
             random, lest many clients come back at once.
-        factor: Of each wait to the one before, until a connection has lasted for longer than the wait.
+        factor: Of each wait to the one before, until a connection has lasted for longer than the longest wait.
         longest_wait_s: The wait is never longer.
         start_within_s: Seconds until the first frame of all, after which it is given up; None is never.
         give_up_after_s: Seconds since the last frame after which it is given up; None is never.
@@ -119,7 +119,7 @@ class Reconnecting:
                     yield VideoFrame(frame.image, index, ticks, timeline.unit, self.name)
                     index += 1
             timeline.interrupt()
-            if self._heard - begin > wait:
+            if self._heard - begin > self._plan.longest_wait_s:
                 wait = self._plan.first_wait_s
             self._pause(min(wait * random.uniform(0.5, 1), self._patience()))  # noqa: S311 - no secret
             wait = min(wait * self._plan.factor, self._plan.longest_wait_s)

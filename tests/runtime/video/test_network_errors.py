@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
-from live_servers import HOST, Server, free_port, http_answer, number_of, numbered, stream_of
+from live_servers import HOST, Server, free_port, http_answer, number_of, numbered, open_things, stream_of
 from video_clips import write_clip
 
 from cornernet_runtime.detector import Detector
@@ -19,6 +19,14 @@ from cornernet_runtime.video.sources import open_source
 def detector(bundle_path):
     with Detector.open(bundle_path, threads=1) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Hold each test to leaving no thread and no open file."""
+    before = open_things()
+    yield
+    assert open_things() == before
 
 
 ANSWERS = {
