@@ -29,7 +29,7 @@ class Lane:
         served: The turn at which it was last served; the line counts turns.
         reading: Whether more may be read.
         over: Whether nothing is taken in or given any more.
-        error: What ended the reading.
+        error: What ended it, if not that its source was at its end.
     """
 
     source: Source

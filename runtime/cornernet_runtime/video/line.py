@@ -241,7 +241,7 @@ class Line:
 
     def _end(self, lane: Lane, error: BaseException | None = None) -> None:
         """End a lane; what is on its way there is dropped."""
-        lane.over, lane.reading = True, False
+        lane.over, lane.reading, lane.error = True, False, error or lane.error
         lane.dropped += len(lane.waiting) + len(lane.taken)
         self._under_way -= len(lane.taken)
         lane.waiting.clear()

@@ -294,3 +294,14 @@ def test_frames_that_were_to_be_tried_again_do_not_outlive_an_error_of_a_worker(
     with pytest.raises(BackendError, match="no memory"):
         line.next()
     assert line.counts(lane) == Counts(read=2, dropped=2, given=0)
+
+
+def test_what_ended_a_lane_is_known_even_if_nobody_asked_in_time():
+    line = Line(batch=2, ahead=20)
+    bad, broken = opened(line), opened(line)
+    put(line, bad, 0)
+    line.fail(line.take(), FrameError("no frame"))
+    line.end(broken, LookupError("gone"))
+    line.stop()
+    assert line.next() is None
+    assert [str(bad.error), str(broken.error)] == ["no frame", "gone"]
