@@ -168,9 +168,15 @@ class _Connection:
             for picture in self._decoded(packet):
                 if packet.is_corrupt or picture.is_corrupt:
                     self._count()
-                if (time_of := self._time_of(picture)) is not None:
-                    yield VideoFrame(image_of(picture), index, *time_of, self.name)
-                    index += 1
+                if (time_of := self._time_of(picture)) is None:
+                    continue
+                try:
+                    image = image_of(picture)
+                except (ValueError, self._av.error.FFmpegError):  # garbage that claims an odd format
+                    self._count()
+                    continue
+                yield VideoFrame(image, index, *time_of, self.name)
+                index += 1
 
     def close(self) -> None:
         """End the connection."""

@@ -9,6 +9,7 @@ import time
 from fractions import Fraction
 from itertools import pairwise
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from video_clips import write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
+from cornernet_runtime.video import network
+from cornernet_runtime.video.file import image_of
 
 AT_ONCE = 3.0  # seconds; it takes milliseconds, on a machine that is not busy
 
@@ -217,6 +220,28 @@ def test_damage_within_a_stream_costs_frames_up_to_the_next_key_frame(tmp_path):
     assert source.damaged >= 1
     assert len(source.problems) == 1
     assert source.problems[0].startswith(f"tcp://{HOST}:{server.port}: damaged in ")
+
+
+def test_a_picture_that_cannot_be_converted_costs_itself_alone(tmp_path, monkeypatch):
+    seen = []
+
+    def convert(picture):
+        seen.append(picture)
+        if len(seen) == 5:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return image_of(picture)
+
+    monkeypatch.setattr(network, "image_of", convert)
+    content = recorded(tmp_path, 0)
+    with Server(lambda client, _: (paced(client, content, 1), server.wait())) as server:
+        source = stream_of(f"tcp://{HOST}:{server.port}")
+        frames = iter(source)
+        taken = take(frames, 20)
+        frames.close()
+        source.close()
+    assert [number_of(frame.image) for frame in taken] == [0, 1, 2, 3, *range(5, 21)]
+    assert source.damaged == 1
+    assert source.connections == 1
 
 
 def test_pictures_without_times_have_those_at_which_they_came():
