@@ -47,6 +47,10 @@ REFUSALS = {
 }
 
 
+REPEATING = frozenset({"applehttp", "dash", "hls"})  # in segments, of which a new connection begins with some of late
+REPEATS_S = 30.0  # three segments, where FFmpeg begins, of the longest that are usual
+
+
 class NetworkStream(Reconnecting):
     """A live stream, connected again whenever it ends or falls silent; see ``Reconnecting``.
 
@@ -152,6 +156,7 @@ class _Connection:
         self._av, self._container, self._count, self._born = av, container, count, born
         self._stream = container.streams.best("video")
         self._timeless = bool(container.format.flags & av.format.Flags.no_timestamps.value)
+        self.repeats_s = 0.0 if REPEATING.isdisjoint(container.format.name.split(",")) else REPEATS_S
         self._awaits_key = True
         if (reason := self._unfitness()) is not None:
             container.close()

@@ -19,6 +19,7 @@ from live_servers import (
     Ffmpeg,
     Server,
     free_port,
+    http_answer,
     need_ffmpeg,
     number_of,
     numbered,
@@ -181,6 +182,28 @@ def test_frames_are_given_from_a_key_frame_on(tmp_path, codec):
     assert number_of(taken[0].image) % 10 == 0
     assert [number_of(frame.image) for frame in taken] == [number_of(taken[0].image) + index for index in range(15)]
     assert source.damaged <= 1, "the packet that was cut in two"
+
+
+def test_segments_that_come_again_with_a_new_connection_are_given_once(tmp_path):
+    segments = [recorded(tmp_path, first, 25) for first in range(0, 100, 25)]
+
+    def talk(client, _):
+        asked = client.recv(65536)
+        path = asked.split()[1].decode().lstrip("/") if asked else "live.m3u8"
+        names = range(3 + bool(source.stalls))
+        listed = "".join(f"#EXTINF:1.0,\n{name}.ts\n" for name in names)
+        playlist = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n{listed}"
+        content = playlist.encode() if path == "live.m3u8" else segments[int(path.partition(".")[0])]
+        client.sendall(http_answer("200 OK", content, "application/vnd.apple.mpegurl"))
+
+    with Server(talk) as server:
+        source = stream_of(f"http://{HOST}:{server.port}/live.m3u8", silence_s=1.5)
+        frames = iter(source)
+        taken = take(frames, 90, lambda frame: number_of(frame.image) >= 95)
+        frames.close()
+        source.close()
+    assert_each_once_and_in_order(taken)
+    assert source.connections == 2
 
 
 def test_garbage_is_counted_and_the_stream_goes_on(tmp_path, detector):
