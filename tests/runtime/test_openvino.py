@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -370,3 +373,25 @@ def test_clones_run_beside_each_other_and_outlive_the_first(dynamic_path):
         thread.join()
     assert wrong == []
     assert clones[0].name == "openvino"
+
+
+def test_threads_that_open_files_at_the_same_time_share_one_core(monkeypatch):
+    made, together = [], threading.Barrier(4)
+
+    class Core:
+        def __init__(self):
+            time.sleep(0.1)
+            made.append(self)
+
+        def set_property(self, *_):
+            pass
+
+    monkeypatch.setattr(module, "import_openvino", lambda: SimpleNamespace(Core=Core))
+    # The core of the process stays: without it an interrupt would end the process.
+    monkeypatch.setattr(module, "_only_core", functools.cache(module._only_core.__wrapped__))
+    threads = [threading.Thread(target=lambda: (together.wait(10), module._core())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(made) == 1

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CpuPrecision = Literal["fp32", "bf16"]
 TELEMETRY = "openvino_telemetry"
+_CORE_LOCK = threading.Lock()
 KEPT_OPERATORS = "1000"  # prepared for the input sizes used last: eight sizes of cornernet-tiny
 
 
@@ -111,8 +113,14 @@ def import_openvino() -> Any:  # noqa: ANN401 - openvino is an extra
     return openvino
 
 
-@functools.cache
 def _core() -> Any:  # noqa: ANN401
+    """Return the only core, whichever threads ask at the same time."""
+    with _CORE_LOCK:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:  # noqa: ANN401
     """Return OpenVINO with its part for CPUs loaded and set: one for the process, and until its end.
 
     That part gives the thread that loads it a stack for signals, and takes its memory back when it is let go of, in

@@ -36,7 +36,7 @@ def run_command(function: Callable[[], int]) -> int:
     except CornerNetError as error:
         if watch.caused(error):
             return _interrupted()
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+        print(f"error: {plain(error)}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
         return 1
     except KeyboardInterrupt:
         return _interrupted()
@@ -65,7 +65,7 @@ def _show_warning(
 ) -> None:
     """Print a warning of ours on one line, for the line of code that it comes from is no user's concern."""
     if issubclass(category, CornerNetWarning):
-        print(f"warning: {message}", file=file or sys.stderr)
+        print(f"warning: {plain(message)}", file=file or sys.stderr)
         return
     print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
@@ -99,7 +99,12 @@ def count_of(count: int, noun: str) -> str:
 
 def printable(path: Path | str) -> str:
     """Return the text of a path as it can be printed, whatever bytes it has: no markup, no lone surrogates."""
-    return escape(str(path).encode(errors="replace").decode())
+    return escape(plain(path).replace("\n", "?").encode(errors="replace").decode())
+
+
+def plain(text: object) -> str:
+    """Return a text without the control characters that a name in it may hold, for terminals obey them."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", str(text))
 
 
 def scales_note(asked: Sequence[float], used: Sequence[float]) -> str | None:

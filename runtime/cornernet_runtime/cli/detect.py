@@ -16,6 +16,7 @@ from rich.table import Table
 from cornernet_runtime.cli.common import (
     add_view_options,
     console_for_people,
+    plain,
     printable,
     run_command,
     scales_note,
@@ -95,7 +96,7 @@ def _detect(arguments: argparse.Namespace) -> int:
 
 
 def _print_problem(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+    print(f"error: {plain(message)}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
 
 
 def _print_summary(console: Console, summary: Summary, arguments: argparse.Namespace) -> None:

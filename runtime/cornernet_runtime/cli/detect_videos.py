@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.cli.common import console_for_people, count_of, printable, scales_note
+from cornernet_runtime.cli.common import console_for_people, count_of, plain, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse
@@ -131,7 +131,7 @@ class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
         kind = "warning" if record.levelno >= logging.WARNING else "note"
-        print(f"{kind}: {record.getMessage()}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
+        print(f"{kind}: {plain(record.getMessage())}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
 
 
 @contextlib.contextmanager

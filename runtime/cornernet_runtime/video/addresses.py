@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 FILE_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".wmv"})
 # Of a query, what tells one camera of a recorder from another and is no secret.
 SHOWN = re.compile(r"(?:camera|channel|profile|stream|subtype|track)=\w{1,16}", re.ASCII | re.IGNORECASE)
+LONGEST_STEM = 150  # of 255 letters that file systems take, with what is added
 FILE_SCHEMES = frozenset({"ftp", "http", "https", "sftp"})
 
 
@@ -29,8 +30,11 @@ def masked(address: str) -> str:
     """Return an address without user, password, values in its path, and its query but for ``SHOWN``."""
     scheme, _, rest = address.partition("://")
     authority = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index] # it matches the empty text too
-    if "@" in authority or ("@" in rest and ":" in authority):  # the latter is a password with a / in it
-        rest = rest.rpartition("@")[2] if "@" not in authority else rest[authority.rindex("@") + 1 :]
+    after = rest.rpartition("@")[2]
+    if "@" in authority and not (":" in authority and "/" in after):
+        rest = rest[authority.rindex("@") + 1 :]
+    elif "@" in rest and ":" in authority:  # it may be a password with a / in it, whatever else it is
+        rest = after
     path, _, query = rest.partition("#")[0].partition("?")
     shown = re.sub(r"=[^/]*", "=...", path)
     if told := "&".join(part for part in query.split("&") if SHOWN.fullmatch(part)):
@@ -39,13 +43,14 @@ def masked(address: str) -> str:
 
 
 def host_of(address: str) -> str | None:
-    """Return the name of an address's host, or None."""
+    """Return the name of an address's host, as it is shown, or None."""
     try:
-        return urlsplit(address).hostname
+        return urlsplit(masked(address)).hostname  # which else may be part of a password with a / in it
     except ValueError:
         return None
 
 
 def file_stem(address: str) -> str:
     """Return a name for a file about an address: its host and path, of letters that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", masked(address).partition("://")[2]).strip("-.") or "stream"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", masked(address).partition("://")[2]).strip("-.")
+    return name[:LONGEST_STEM].strip("-.") or "stream"

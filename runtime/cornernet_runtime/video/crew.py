@@ -81,6 +81,8 @@ class Crew:
             self.line.remove(lane)
             raise
         self._readers = [*(reader for reader in self._readers if reader[0].is_alive()), (thread, lane)]
+        if lane.over:  # somebody has stopped all meanwhile, and may not have seen this one
+            stop(source)
         return lane
 
     def remove(self, lane: Lane) -> None:
@@ -93,13 +95,19 @@ class Crew:
         return lane.meter.read(self.line.counts(lane), self._meter.stage_ms(self.line.given), state_of(lane.source))
 
     def stop(self) -> None:
-        """End the threads, and wait for them, unless the garbage collector runs in one of them."""
+        """End the threads, and wait for them, unless the garbage collector runs in one of them.
+
+        What collects may hold the lock that the others need to end.
+        """
         self.line.stop()
         for _, lane in self._readers:
             stop(lane.source)
         deadline = time.perf_counter() + PATIENCE
-        for thread in [reader[0] for reader in self._readers] + self._workers:
-            if thread is threading.current_thread() or thread.ident is None:
+        threads = [thread for thread, _ in self._readers] + self._workers
+        if threading.current_thread() in threads:
+            return
+        for thread in threads:
+            if thread.ident is None:
                 continue
             thread.join(max(0.0, deadline - time.perf_counter()))
             if thread.is_alive():

@@ -217,7 +217,9 @@ class _Run:
 
     def _recording(self, source: str, target: Path | None) -> Recording:
         sound = None if _is_camera(source) or is_address(source) else Path(source)
-        return Recording(self.request.score, self.shared, target, sound=sound, from_zero=self.request.start > 0)
+        # A server's clock may be hours old, which players would wait for.
+        from_zero = self.request.start > 0 or is_live_source(source)
+        return Recording(self.request.score, self.shared, target, sound=sound, from_zero=from_zero)
 
     def _open(self, source: str) -> Part:
         whole = _open(source, self.request)

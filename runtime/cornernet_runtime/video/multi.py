@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -87,6 +88,7 @@ class MultiStream(ResultStream):
         self.errors: dict[str, CornerNetError] = {}
         self._policy, self._on_source_error = policy, on_source_error
         self._feeds: dict[str, _Feed] = {}
+        self._adding = threading.RLock()  # held until a source that is read is among the feeds
         try:
             for source in sources:
                 self.add(source)
@@ -115,19 +117,21 @@ class MultiStream(ResultStream):
         """
         check_options(policy)
         opened = open_source(source)
-        if any(opened is feed.lane.source for feed in self._feeds.values()):
-            raise VideoError(f"{opened.name}: expected each source once, got it twice; open it again to see it twice")
-        name, number = opened.name, 1
-        while name in self._feeds:
-            number += 1
-            name = f"{opened.name} {number}"
         policy = policy or self._policy or ("newest" if opened.live else "every")
-        try:
-            lane = self._crew.read(opened, newest=policy == "newest", name=name)
-        except BaseException:
-            opened.close()
-            raise
-        self._feeds[name] = _Feed(lane)
+        with self._adding:
+            if any(opened is feed.lane.source for feed in list(self._feeds.values())):
+                again = "expected each source once, got it twice; open it again to see it twice"
+                raise VideoError(f"{opened.name}: {again}")
+            name, number = opened.name, 1
+            while name in self._feeds:
+                number += 1
+                name = f"{opened.name} {number}"
+            try:
+                lane = self._crew.read(opened, newest=policy == "newest", name=name)
+            except BaseException:
+                opened.close()
+                raise
+            self._feeds[name] = _Feed(lane)
         return name
 
     def remove(self, name: str) -> None:
@@ -153,7 +157,9 @@ class MultiStream(ResultStream):
         return replace(told, state="failed" if name in self.errors else "ended") if feed.ended else told
 
     def _end_lane(self, ended: Ended) -> None:
-        for name, feed in list(self._feeds.items()):
+        with self._adding:
+            feeds = list(self._feeds.items())
+        for name, feed in feeds:
             if feed.lane is ended.lane:
                 self._end_feed(name, feed, ended.error)
 

@@ -47,6 +47,10 @@ REFUSALS = {
 }
 
 
+REPEATING = frozenset({"applehttp", "dash", "hls"})  # in segments, of which a new connection begins with some of late
+REPEATS_S = 30.0  # three segments, where FFmpeg begins, of the longest that are usual
+
+
 class NetworkStream(Reconnecting):
     """A live stream, connected again whenever it ends or falls silent; see ``Reconnecting``.
 
@@ -152,6 +156,7 @@ class _Connection:
         self._av, self._container, self._count, self._born = av, container, count, born
         self._stream = container.streams.best("video")
         self._timeless = bool(container.format.flags & av.format.Flags.no_timestamps.value)
+        self.repeats_s = 0.0 if REPEATING.isdisjoint(container.format.name.split(",")) else REPEATS_S
         self._awaits_key = True
         if (reason := self._unfitness()) is not None:
             container.close()
@@ -168,9 +173,15 @@ class _Connection:
             for picture in self._decoded(packet):
                 if packet.is_corrupt or picture.is_corrupt:
                     self._count()
-                if (time_of := self._time_of(picture)) is not None:
-                    yield VideoFrame(image_of(picture), index, *time_of, self.name)
-                    index += 1
+                if (time_of := self._time_of(picture)) is None:
+                    continue
+                try:
+                    image = image_of(picture)
+                except (ValueError, self._av.error.FFmpegError):  # garbage that claims an odd format
+                    self._count()
+                    continue
+                yield VideoFrame(image, index, *time_of, self.name)
+                index += 1
 
     def close(self) -> None:
         """End the connection."""

@@ -70,15 +70,16 @@ class Reconnecting:
     """A live source that is connected again whenever it ends, fails, or gives no frame for some time.
 
     Frames keep the times of their connection. After a gap they keep them if the source's clock went on, to within a
-    second of this machine's, and frames up to the last one given are left out. If its clock began anew, times are
-    moved: the first frame then comes as long after the last one as it did on this machine's clock. Either way times
-    grow from frame to frame, and indices go on.
+    second of this machine's (or to what connections may repeat), and frames up to the last one given are left out. If
+    its clock began anew, times are moved: the first frame then comes as long after the last one as it did on this
+    machine's clock. Either way times grow from frame to frame, and indices go on.
 
     ``logging.getLogger("cornernet_runtime.video")`` is told of each change of the state.
 
     Args:
         connect: Makes a connection: returns a source, or raises ``VideoError`` (``LastingError`` where it is of no
-            use to try again). It is called, and its source is iterated and closed, by a thread of its own.
+            use to try again). It is called, and its source is iterated and closed, by a thread of its own. The source
+            may have an attribute ``repeats_s``: so many seconds of what was sent before may come again at its begin.
         name: As for ``Source``.
         plan: When to cut, to wait and to give up.
 
@@ -114,8 +115,8 @@ class Reconnecting:
         wait, self._heard = self._plan.first_wait_s, time.perf_counter()
         while not self._stopped:
             begin = time.perf_counter()
-            for frame, arrived in self._frames():
-                if (ticks := timeline.place(frame, arrived)) is not None:
+            for frame, arrived, repeats_s in self._frames():
+                if (ticks := timeline.place(frame, arrived, repeats_s)) is not None:
                     yield VideoFrame(frame.image, index, ticks, timeline.unit, self.name)
                     index += 1
             timeline.interrupt()
@@ -139,8 +140,8 @@ class Reconnecting:
         if self._connection is not None:
             self._connection.end()
 
-    def _frames(self) -> Iterator[tuple[VideoFrame, float]]:
-        """Yield the frames of one connection and when they came; then note why there are no more."""
+    def _frames(self) -> Iterator[tuple[VideoFrame, float, float]]:
+        """Yield the frames of one connection, when they came, and its ``repeats_s``; then note why it is over."""
         self._connection = connection = _Connection(self._connect, self._changed)
         begin, first, limit = time.perf_counter(), True, self._plan.connect_s
         try:
@@ -149,7 +150,7 @@ class Reconnecting:
                     first, limit = False, self._plan.silence_s
                     self.connections += 1
                     self._turn("live")
-                yield item
+                yield *item, connection.repeats_s
                 self._heard = time.perf_counter()
             over, silence = connection.over, time.perf_counter() - max(begin, self._heard)  # before it is left
         finally:
@@ -215,11 +216,13 @@ class _Connection:
 
     Attributes:
         over: Whether it ended by itself.
+        repeats_s: As of its source, once there is one.
         error: What ended it, or None; complete when it is over.
     """
 
     def __init__(self, connect: Callable[[], Source], changed: threading.Condition) -> None:
         self.over = False
+        self.repeats_s = 0.0
         self.error: BaseException | None = None
         self._changed = changed
         self._item: tuple[VideoFrame, float] | None = None
@@ -249,6 +252,7 @@ class _Connection:
         error: BaseException | None = None
         try:
             with cancellable(self._left), contextlib.closing(connect()) as source:
+                self.repeats_s = getattr(source, "repeats_s", 0.0)
                 for frame in source:
                     if not self._hand_over(frame):
                         break
@@ -286,12 +290,13 @@ class _Timeline:
         """Say that what comes next is from another connection."""
         self._after_gap = True
 
-    def place(self, frame: VideoFrame, arrived: float) -> int | None:
+    def place(self, frame: VideoFrame, arrived: float, repeats_s: float = 0.0) -> int | None:
         """Return the time of a frame in ticks, or None if it was given before or comes too late.
 
         Args:
             frame: With its time on the clock of its connection.
             arrived: When it came (``time.perf_counter``).
+            repeats_s: Seconds from before that its connection may have begun with.
         """
         if self._last is None:
             self.unit, self._last, self._at = frame.time_base, frame.ticks, arrived
@@ -301,13 +306,14 @@ class _Timeline:
         step = ticks + self._moved - self._last
         seconds = float(step * self.unit)
         off = seconds - passed
-        stuck = step <= 0 and passed > SAME_CLOCK
-        if stuck or off > JUMP or seconds < -SAME_CLOCK or (self._after_gap and abs(off) > SAME_CLOCK):
+        near = max(SAME_CLOCK, repeats_s) if self._after_gap else SAME_CLOCK
+        stuck = step <= 0 and passed > near
+        if stuck or off > max(JUMP, near) or seconds < -near or (self._after_gap and abs(off) > near):
             expected = max(round(passed / self.unit), 1)
             self._moved += expected - step
             step = expected
-        self._after_gap = False
         if step <= 0:
             return None
+        self._after_gap = False
         self._last, self._at = self._last + step, arrived
         return self._last

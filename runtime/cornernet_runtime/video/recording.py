@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.errors import CornerNetWarning
+from cornernet_runtime.errors import CornerNetError, CornerNetWarning
 from cornernet_runtime.interrupt import Interrupt
 from cornernet_runtime.video.sinks import part_of
 from cornernet_runtime.video.writer import VideoWriter
@@ -42,6 +42,7 @@ class Recording:
         self._score, self._target = score, target
         self._writers = [] if target is None else [VideoWriter(target, sound=sound, from_zero=from_zero)]
         self._sinks: list[Sink] = [*shared, *self._writers]
+        self._begun = self._closed = self._aborted = False
 
     def take(self, found: FrameResult, watch: Callable[[FrameResult], None]) -> None:
         """Write a result, and show it.
@@ -53,6 +54,7 @@ class Recording:
         result = replace(found, detections=found.detections.above(self._score))
         with Interrupt() as interrupt:  # a frame goes into all sinks, and whole, or into none
             self.counts.update(name for _, _, name in result.detections)
+            self._begun = True
             for sink in self._sinks:
                 sink.write(result)
         watch(result)
@@ -63,21 +65,23 @@ class Recording:
         """End well, as ``Sink`` does."""
         for writer in self._writers:
             writer.close(whole=whole)
+        self._closed = True
 
     def abort(self) -> None:
         """End after an error, as ``Sink`` does."""
+        self._aborted = True
         for writer in self._writers:
             writer.abort()
 
     @property
     def written(self) -> Path | None:
-        """The annotated video, once it is there."""
-        return self._target if self._target is not None and self._target.exists() else None
+        """The annotated video, once it is there; one of an earlier run is none."""
+        return self._target if self._begun and self._closed and not self._aborted else None
 
     @property
     def kept(self) -> str:
         """Words for what is left of a video after an error."""
-        if self._target is None or not part_of(self._target).exists():
+        if self._target is None or not self._begun or not part_of(self._target).exists():
             return ""
         return f"; the video of what was done until then is {part_of(self._target)}"
 
@@ -94,12 +98,25 @@ def ending(sinks: Sequence[Sink | Recording], *, whole: bool = True) -> Iterator
     try:
         yield
     except KeyboardInterrupt:
-        for sink in sinks:
-            sink.close(whole=False)
+        _close(sinks, whole=False)
         raise
     except BaseException:
         for sink in sinks:
             sink.abort()
         raise
-    for sink in sinks:
-        sink.close(whole=whole)
+    _close(sinks, whole=whole)
+
+
+def _close(sinks: Sequence[Sink | Recording], *, whole: bool) -> None:
+    """End all sinks well, an interrupt meanwhile comes after that; raise the error of the first that fails."""
+    failure: CornerNetError | None = None
+    with Interrupt() as interrupt:
+        for sink in sinks:
+            try:
+                sink.close(whole=whole)
+            except CornerNetError as error:
+                failure = failure or error
+    if failure is not None:
+        raise failure
+    if interrupt.asked:
+        raise KeyboardInterrupt

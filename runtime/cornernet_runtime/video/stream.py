@@ -175,9 +175,13 @@ class DetectionStream(ResultStream):
             crew = Crew(detector, batch=batch, workers=count, lead=lead)
             super().__init__(crew, self.source.name)
             self._lane = crew.read(self.source, newest=newest)
-            crew.start()
         except BaseException:
             self.source.close()
+            raise
+        try:
+            crew.start()
+        except BaseException:  # the thread that reads closes the source
+            self.close()
             raise
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cornernet_runtime.video.addresses import file_stem, is_address, is_live, masked
+from cornernet_runtime.video.addresses import file_stem, host_of, is_address, is_live, masked
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from cornernet_runtime.video.addresses import file_stem, is_address, is_live, ma
         ("rtsp://me:sec/ret@camera/a", "rtsp://camera/a"),
         ("rtsp://me:sec#ret@camera/a", "rtsp://camera/a"),
         ("rtsp://me:sec?ret@camera/a", "rtsp://camera/a"),
+        ("rtsp://me:sec@secret/ret@camera/a", "rtsp://camera/a"),
+        ("rtsp://me@camera/a@2/b", "rtsp://camera/a@2/b"),
         ("HTTP://host/live.ts?token=secret&x=1#secret", "http://host/live.ts"),
         ("rtsp://camera/user=me_password=secret_channel=1/0.sdp", "rtsp://camera/user=.../0.sdp"),
         ("rtsp://recorder/a?channel=1&token=secret&subtype=0", "rtsp://recorder/a?channel=1&subtype=0"),
@@ -68,8 +70,24 @@ def test_what_has_no_scheme_is_no_address(source):
         ("http://host/../../etc", "host-..-..-etc"),
         ("rtsp://camera/user=me&password=secret", "camera-user"),
         ("srt://", "stream"),
+        ("http://host/" + "long" * 100, "host-" + "long" * 36 + "l"),
     ],
 )
 def test_a_file_is_named_after_host_and_path(address, stem):
     assert file_stem(address) == stem
     assert "/" not in stem
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("rtsp://me:secret@camera:554/a", "camera"),
+        ("rtsp://secret:sec/ret@camera/a", "camera"),
+        ("rtsp://secret:sec#ret@camera/a", "camera"),
+        ("http://[::1]:80/a", "::1"),
+        ("http://[::1/a", None),
+        ("udp://@:5000", None),
+    ],
+)
+def test_a_host_is_no_part_of_a_password(address, host):
+    assert host_of(address) == host

@@ -202,6 +202,18 @@ def test_progress_on_a_terminal_tells_rate_lag_and_objects(bundle_path, clip):
     assert re.search(r"50 frames, \d+ objects of score 0\.1 or more", words)
 
 
+def test_a_name_cannot_give_orders_to_the_terminal(detect, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    named = tmp_path / "a\x1b]0;title\x07\n\x9b2J.mp4"
+    named.write_bytes(clip.read_bytes())
+    missing = tmp_path / "\x1b[2J.mp4"
+    status, _, errors = detect(named, missing, "--output", tmp_path / "out")
+    assert status == 1
+    assert not set(errors) & set("\x1b\x07\x9b")
+    assert f"  {tmp_path}/a?]0;title??" in errors, "the table"
+    assert f"error: {tmp_path}/?[2J.mp4: " in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

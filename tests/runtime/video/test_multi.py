@@ -15,9 +15,11 @@ from video_clips import moving_shapes, truncated, write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, VideoError
+from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.multi import MultiStream
 from cornernet_runtime.video.sources import Frames
 
+PATIENCE = 20  # seconds
 PICTURE = np.zeros((64, 96, 3), np.uint8)
 made_up = pytest.mark.usefixtures("sizes")
 
@@ -414,6 +416,59 @@ def test_sources_come_and_go_while_it_runs(detector):
         stream.add(pictures(1, "late"))
     with pytest.raises(VideoError, match="c: no such source; there are b, a 2"):
         stream.remove("c")
+
+
+def test_a_source_that_fails_while_another_thread_adds_it_is_told_of_at_once(detector, monkeypatch):
+    read, go_on, told = Crew.read, threading.Event(), []
+
+    def read_slowly(*arguments, **options):
+        lane = read(*arguments, **options)
+        time.sleep(0.3)  # in which the consumer hears of the end
+        return lane
+
+    def waiting():
+        yield PICTURE
+        go_on.wait(PATIENCE)
+
+    first = Frames(waiting(), name="a")
+    with MultiStream(detector, [first], on_source_error=lambda name, _: told.append(name)) as stream:
+        monkeypatch.setattr(Crew, "read", read_slowly)
+        consumer = threading.Thread(target=lambda: list(stream))
+        consumer.start()
+        stream.add(failing(0, "b"))
+        deadline = time.perf_counter() + 3
+        while not told and time.perf_counter() < deadline:
+            time.sleep(0.01)
+        before_the_end = list(told)
+        go_on.set()
+        consumer.join(PATIENCE)
+    assert before_the_end == ["b"]
+
+
+def test_a_source_that_is_added_while_the_stream_is_closed_is_ended(detector, monkeypatch):
+    stopped = threading.Event()
+
+    class Silent(Frames):
+        def stop(self):
+            stopped.set()
+
+    def wait():
+        stopped.wait(PATIENCE)
+        yield PICTURE
+
+    with MultiStream(detector, [pictures(1)]) as stream:
+        open_lane = stream._crew.line.open
+
+        def open_and_close(*arguments, **options):
+            lane = open_lane(*arguments, **options)
+            stream._crew.stop()
+            return lane
+
+        monkeypatch.setattr(stream._crew.line, "open", open_and_close)
+        stream.add(Silent(wait(), name="b"))
+        ended = stopped.wait(1)
+        stopped.set()
+    assert ended
 
 
 def test_it_ends_without_sources(detector):

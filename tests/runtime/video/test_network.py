@@ -9,6 +9,7 @@ import time
 from fractions import Fraction
 from itertools import pairwise
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from live_servers import (
     Ffmpeg,
     Server,
     free_port,
+    http_answer,
     need_ffmpeg,
     number_of,
     numbered,
@@ -30,6 +32,8 @@ from video_clips import write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
+from cornernet_runtime.video import network
+from cornernet_runtime.video.file import image_of
 
 AT_ONCE = 3.0  # seconds; it takes milliseconds, on a machine that is not busy
 
@@ -180,6 +184,28 @@ def test_frames_are_given_from_a_key_frame_on(tmp_path, codec):
     assert source.damaged <= 1, "the packet that was cut in two"
 
 
+def test_segments_that_come_again_with_a_new_connection_are_given_once(tmp_path):
+    segments = [recorded(tmp_path, first, 25) for first in range(0, 100, 25)]
+
+    def talk(client, _):
+        asked = client.recv(65536)
+        path = asked.split()[1].decode().lstrip("/") if asked else "live.m3u8"
+        names = range(3 + bool(source.stalls))
+        listed = "".join(f"#EXTINF:1.0,\n{name}.ts\n" for name in names)
+        playlist = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n{listed}"
+        content = playlist.encode() if path == "live.m3u8" else segments[int(path.partition(".")[0])]
+        client.sendall(http_answer("200 OK", content, "application/vnd.apple.mpegurl"))
+
+    with Server(talk) as server:
+        source = stream_of(f"http://{HOST}:{server.port}/live.m3u8", silence_s=1.5)
+        frames = iter(source)
+        taken = take(frames, 90, lambda frame: number_of(frame.image) >= 95)
+        frames.close()
+        source.close()
+    assert_each_once_and_in_order(taken)
+    assert source.connections == 2
+
+
 def test_garbage_is_counted_and_the_stream_goes_on(tmp_path, detector):
     parts = [recorded(tmp_path, first) for first in (0, 100, 200)]
     noise = np.random.default_rng(8).bytes(200_000)
@@ -217,6 +243,28 @@ def test_damage_within_a_stream_costs_frames_up_to_the_next_key_frame(tmp_path):
     assert source.damaged >= 1
     assert len(source.problems) == 1
     assert source.problems[0].startswith(f"tcp://{HOST}:{server.port}: damaged in ")
+
+
+def test_a_picture_that_cannot_be_converted_costs_itself_alone(tmp_path, monkeypatch):
+    seen = []
+
+    def convert(picture):
+        seen.append(picture)
+        if len(seen) == 5:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return image_of(picture)
+
+    monkeypatch.setattr(network, "image_of", convert)
+    content = recorded(tmp_path, 0)
+    with Server(lambda client, _: (paced(client, content, 1), server.wait())) as server:
+        source = stream_of(f"tcp://{HOST}:{server.port}")
+        frames = iter(source)
+        taken = take(frames, 20)
+        frames.close()
+        source.close()
+    assert [number_of(frame.image) for frame in taken] == [0, 1, 2, 3, *range(5, 21)]
+    assert source.damaged == 1
+    assert source.connections == 1
 
 
 def test_pictures_without_times_have_those_at_which_they_came():

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import cv2
@@ -191,6 +192,26 @@ def test_a_clock_that_stands_still_is_moved_after_a_second():
         None,
         1000,
     ]
+
+
+def test_what_a_connection_may_repeat_is_left_out_after_a_gap_alone():
+    timeline = reconnect._Timeline()
+    place = partial(timeline.place, repeats_s=30.0)
+    of_before, of_after = frames(700, 1700), frames(800, 1700, 1704, 904)
+    assert [place(frame, at) for frame, at in zip(of_before, (0, 1.5), strict=True)] == [700, 1700]
+    timeline.interrupt()
+    given = [place(frame, at) for frame, at in zip(of_after, (4, 4.5, 5, 6), strict=True)]
+    assert given == [None, None, 1704, 1804], "the last is a jump back within the connection"
+
+
+def test_a_clock_that_began_anew_is_moved_once_nothing_can_be_repeated_any_more():
+    timeline = reconnect._Timeline()
+    before, soon, late = frames(2000, 0, 3000)
+    timeline.place(before, 0)
+    timeline.interrupt()
+    assert timeline.place(soon, 10, 30.0) is None
+    assert timeline.place(soon, 31, 30.0) == 2000 + 3100
+    assert timeline.place(late, 61, 30.0) == 2000 + 6100
 
 
 def test_a_silence_is_a_stall_and_ends_the_connection(plug):

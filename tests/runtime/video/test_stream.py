@@ -303,6 +303,45 @@ def test_a_source_that_does_not_answer_is_not_waited_for_without_end(detector, m
         reader.join(10)
 
 
+def test_what_is_collected_in_a_thread_of_its_own_does_not_wait_for_the_others(detector):
+    took, made, over = [], threading.Event(), threading.Event()
+
+    def frames():
+        made.wait(20)
+        with stream._crew.line._lock:  # held wherever the collector may run
+            start = time.perf_counter()
+            stream._crew.stop()
+            took.append(time.perf_counter() - start)
+        over.set()
+        yield from ()
+
+    stream = detector.stream(frames())
+    threads = [thread for thread, _ in stream._crew._readers] + stream._crew._workers
+    made.set()
+    assert over.wait(20)
+    for thread in threads:
+        thread.join(20)
+    stream.close()
+    assert took[0] < 1
+
+
+def test_a_source_that_is_read_is_not_closed_by_another_thread(detector, monkeypatch):
+    closed_in = []
+
+    class Watched(Frames):
+        def close(self):
+            closed_in.append(threading.current_thread().name)
+            super().close()
+
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(crew_module.Crew, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        detector.stream(Watched(moving_shapes(3)))
+    assert set(closed_in) == {"cornernet_read"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
