@@ -86,7 +86,7 @@ def _sources(sources: Sources) -> Iterator[Block]:
     ways = {
         "one source": sources.one,
         f"{sources.count} sources": sources.many,
-        f"{sources.dying} of them die": sources.some_die,
+        f"{sources.dying} of them fail": sources.some_die,
     }
     rows = [[name, *_both(way.cpu, way.wall), f"{way.fps:.1f}"] for name, way in ways.items()]
     yield table_of(["sources", "CPU ms", "spread", "wall ms", "spread", "frames/s"], rows, ["sources"])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.2  # seconds
 SHOWN_CLASSES = 4
+SOURCE_WIDTH = 28  # columns at least, where a name needs them
 
 
 def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str], None]) -> int:
@@ -149,7 +150,10 @@ def _telling() -> Iterator[None]:
 
 
 def _print_summary(console: Console, summary: VideosSummary, arguments: argparse.Namespace) -> None:
-    table = Table("source", "objects", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    longest = max(len(printable(row.source)) for row in summary.rows)
+    table.add_column("source", overflow="fold", min_width=min(longest, SOURCE_WIDTH))  # addresses differ at their end
+    table.add_column("objects")
     for heading in ("frames", "dropped", "fps", "lag ms"):
         table.add_column(heading, justify="right")
     for row in summary.rows:

@@ -26,7 +26,7 @@ _TITLES = {
     "run": "Running models",
     "export": "Export, training, accuracy",
     "gpu": "GPU and TensorRT",
-    "other": "Video (this version does not use it yet)",
+    "other": "Video",
 }
 _STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 _WIDE = 110  # columns from which a command stands beside what it is for, not below

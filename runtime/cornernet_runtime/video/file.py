@@ -56,6 +56,9 @@ class VideoFile:
         except VideoError:
             self.close()
             raise
+        if (aspect := self._stream.sample_aspect_ratio or 1) != 1:
+            shape = f"{aspect.numerator}:{aspect.denominator}"
+            self.problems.append(f"{self.name}: its pixels are {shape}, not square; frames and boxes are as stored")
         self.begin = float((self._stream.start_time or 0) * self._stream.time_base)
         self.duration = self._declared_duration()
         self.rate: Fraction | None = self._stream.average_rate

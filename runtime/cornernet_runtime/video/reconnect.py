@@ -84,8 +84,9 @@ class Reconnecting:
         plan: When to cut, to wait and to give up.
 
     Attributes:
-        state: "connecting" until the first frame of all; then "live"; "stalled" after a silence, and "lost" after an
-            end or an error, until frames come again. Like all below it can be read from any thread.
+        state: "connecting" at first; "live" with the first frame; "stalled" after a silence, and "lost" after an end
+            or an error, that of a first attempt as well, until frames come again. Like all below it can be read from
+            any thread.
         connections: That gave a frame.
         stalls: Connections that were cut because of a silence.
         reason: Why the last connection ended, or None.

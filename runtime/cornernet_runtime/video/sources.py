@@ -124,6 +124,8 @@ class Camera:
     def __init__(self, index: int) -> None:
         self.name = f"camera {index}"
         self.problems: list[str] = []
+        if index < 0:  # which ends the process in OpenCV
+            raise VideoError(f"the index of a camera is expected to be 0 or more, got {index}")
         with quiet_opencv():
             self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():

@@ -76,6 +76,22 @@ def test_a_video_that_is_to_be_turned_is_turned(tmp_path, quarters):
         assert np.abs(frame.image[corners].astype(int) - expected[corners]).max() < JPEG
 
 
+@pytest.mark.parametrize(("shape", "said"), [(Fraction(2), ["2:1"]), (Fraction(1), [])])
+def test_pixels_that_are_not_square_are_told_of(tmp_path, shape, said):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = 126, 190
+        stream.codec_context.sample_aspect_ratio = shape
+        for image in moving_shapes(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    video = VideoFile(path)
+    assert [frame.image.shape for frame in video] == [(126, 190, 3)] * 2
+    expected = [f"{path}: its pixels are {ratio}, not square; frames and boxes are as stored" for ratio in said]
+    assert video.problems == expected
+
+
 def test_a_start_leaves_out_what_comes_before_it(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_shapes(50), keyframes=10)
     frames, expected = frames_of(VideoFile(path, start=1.3)), decoded(path)
@@ -196,6 +212,11 @@ def test_a_camera_that_is_not_there_is_named(capfd):
     with pytest.raises(VideoError, match=r"camera 97 cannot be opened: it is in use or not there"):
         Camera(97)
     assert capfd.readouterr().err == "", "OpenCV says nothing"
+
+
+def test_a_camera_of_a_negative_index_is_none():
+    with pytest.raises(VideoError, match=r"^the index of a camera is expected to be 0 or more, got -1$"):
+        Camera(-1)
 
 
 def test_a_camera_gives_frames_until_it_is_gone(tmp_path, monkeypatch):
