@@ -78,7 +78,12 @@ class VideoFile:
             seconds = float(ticks * time_base)
             if self._start > 0 and seconds < start:
                 continue
-            frame = VideoFrame(image_of(picture), index, ticks, time_base, self.name)
+            try:
+                image = image_of(picture)
+            except (ValueError, self._av.error.FFmpegError):  # damage that claims an odd format
+                self._damaged += 1
+                continue
+            frame = VideoFrame(image, index, ticks, time_base, self.name)
             index, last, self._unit = index + 1, seconds, seconds - last
             yield frame
         if self._damaged:

@@ -15,7 +15,8 @@ import pytest
 from video_clips import STEP, TICK, damaged, decoded, moving_shapes, truncated, turned, write_clip
 
 from cornernet_runtime.errors import FrameError, VideoError
-from cornernet_runtime.video.file import VideoFile
+from cornernet_runtime.video import file as file_module
+from cornernet_runtime.video.file import VideoFile, image_of
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.sources import Camera, Frames, Pictures, open_source
 
@@ -197,6 +198,23 @@ def test_a_damaged_packet_costs_frames_up_to_the_next_key_frame_and_is_told(tmp_
     assert len(good) >= 30
     for frame in good:
         assert np.array_equal(frame.image, whole[frame.ticks * frame.time_base])
+
+
+def test_a_picture_that_cannot_be_converted_is_left_out_and_told(tmp_path, monkeypatch):
+    seen = []
+
+    def convert(picture):
+        seen.append(picture)
+        if len(seen) == 3:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return image_of(picture)
+
+    monkeypatch.setattr(file_module, "image_of", convert)
+    source = VideoFile(write_clip(tmp_path / "a.mp4", moving_shapes(10)))
+    times = [round(frame.seconds * 25) for frame in source]
+    source.close()
+    assert times == [0, 1, *range(3, 10)]
+    assert source.problems == [f"{tmp_path / 'a.mp4'}: damaged in 1 place, where frames are missing or patched up"]
 
 
 def test_without_pyav_a_video_names_what_to_install(tmp_path, monkeypatch):
