@@ -225,15 +225,8 @@ class _Field:
         if 0 < len(self._seen) < FEW:
             yield f"{count_of(len(self._seen), 'picture')} are few: intervals of AP say little"
         for entrant in self._entrants:
-            name, latency, detector = entrant.contestant.text, entrant.latency, entrant.detector
-            if latency is not None and latency.end_to_end.spread_percent > SPREAD_PERCENT:
-                spread_percent = latency.end_to_end.spread_percent
-                told = (
-                    f"{name}: times spread by {spread_percent:.0f} % of their median; something else uses the machine"
-                )
-                yield f"{told}{advice}"
-            if entrant.against is not None and entrant.samples and entrant.against.speed is None:
-                yield f"{name}: times spread too far to tell how many times as fast it is{advice}"
+            name, detector = entrant.contestant.text, entrant.detector
+            yield from (f"{name}: {line}{advice}" for line in _of_times(entrant))
             for note in (
                 scales_note(entrant.contestant.scales, detector.scales),
                 too_large_note(entrant.scaled_down, detector.spec.largest_size),
@@ -259,3 +252,11 @@ class _Field:
         failure = Failure(number, contestant, str(error))
         self.failures.append(failure)
         self._tell(f"failed: {failure.text}")
+
+
+def _of_times(entrant: Entrant) -> Iterator[str]:
+    spread_percent = 0.0 if entrant.latency is None else entrant.latency.end_to_end.spread_percent
+    if spread_percent > SPREAD_PERCENT:
+        yield f"times spread by {spread_percent:.0f} % of their median; something else uses the machine"
+    if entrant.samples and entrant.against is not None and entrant.against.speed is None:
+        yield "times spread too far to tell how many times as fast it is"
