@@ -36,7 +36,9 @@ def check_picture(path: Path | None) -> None:
 
 
 def check_page(path: Path | None) -> None:
-    """Raise OutputError unless what makes a page in HTML is installed; None is none."""
+    """Raise OutputError unless a page in HTML can be made, for a file of this name; None is none."""
+    if path == STDOUT:
+        raise OutputError("no HTML on standard output, which the tables take; name a file such as report.html")
     for name in ("jinja2", "matplotlib") if path is not None else ():
         if util.find_spec(name) is None:
             raise OutputError(f"no HTML: {name} is not installed; pip install {name}")

@@ -203,13 +203,23 @@ def test_a_folder_is_no_file(folder, capfd):
 
 
 def test_one_model_is_no_comparison(folder, capfd):
-    assert run(folder, folder / "tiny") == 1
-    assert capfd.readouterr().err.startswith("error: compare takes two models or more; ")
+    with pytest.raises(SystemExit) as caught:
+        run(folder, folder / "tiny")
+    assert caught.value.code == 2
+    assert "error: compare takes two models or more; " in capfd.readouterr().err
 
 
 def test_cpu_time_needs_one_thread(folder, capfd):
-    assert run(folder, folder / "tiny", folder / "tiny", "--cpu-time") == 1
-    assert capfd.readouterr().err == "error: --cpu-time adds up all threads: add --threads 1\n"
+    with pytest.raises(SystemExit) as caught:
+        run(folder, folder / "tiny", folder / "tiny", "--cpu-time")
+    assert caught.value.code == 2
+    assert capfd.readouterr().err.endswith("error: --cpu-time adds up all threads: add --threads 1\n")
+
+
+def test_a_page_on_standard_output_is_refused(folder, capfd):
+    assert run(folder, folder / "tiny", folder / "tiny", "--html", "-") == 1
+    said = "error: no HTML on standard output, which the tables take; name a file such as report.html\n"
+    assert capfd.readouterr().err == said
 
 
 @pytest.mark.parametrize(
