@@ -18,7 +18,7 @@ from cornernet_bench.compare_entrant import Entrant
 from cornernet_bench.compare_findings import FirstFailedError, beside, explain
 from cornernet_bench.compare_front import stars
 from cornernet_bench.compare_report import CompareReport, Failure
-from cornernet_bench.latency_doubts import SPREAD_PERCENT, doubts
+from cornernet_bench.latency_doubts import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_bench.latency_machine import describe_machine, load_average, thread_limit
 from cornernet_bench.latency_subjects import model_run, open_detector, runs_on_gpu
 from cornernet_bench.models import CHECKPOINTS
@@ -212,7 +212,9 @@ class _Field:
         )
 
     def _doubts(self, machine: Machine) -> Iterator[str]:
-        yield from doubts((), machine, None, on_gpu=False)
+        by_clock = not self._request.cpu_time and not any(runs_on_gpu(one.detector) for one in self._entrants)
+        advice = f"; {BY_CPU_TIME}" if by_clock else ""
+        yield from load_doubts(machine.load_average, machine.cores, BY_CPU_TIME if by_clock else "")
         if len(self._entrants) == 1:
             yield ALONE
         elif self._entrants[0].number != 1:
@@ -223,10 +225,8 @@ class _Field:
         if 0 < len(self._seen) < FEW:
             yield f"{count_of(len(self._seen), 'picture')} are few: intervals of AP say little"
         for entrant in self._entrants:
-            name, latency, detector = entrant.contestant.text, entrant.latency, entrant.detector
-            if latency is not None and latency.end_to_end.spread_percent > SPREAD_PERCENT:
-                spread_percent = latency.end_to_end.spread_percent
-                yield f"{name}: times spread by {spread_percent:.0f} % of their median; something else uses the machine"
+            name, detector = entrant.contestant.text, entrant.detector
+            yield from (f"{name}: {line}{advice}" for line in _of_times(entrant))
             for note in (
                 scales_note(entrant.contestant.scales, detector.scales),
                 too_large_note(entrant.scaled_down, detector.spec.largest_size),
@@ -252,3 +252,11 @@ class _Field:
         failure = Failure(number, contestant, str(error))
         self.failures.append(failure)
         self._tell(f"failed: {failure.text}")
+
+
+def _of_times(entrant: Entrant) -> Iterator[str]:
+    spread_percent = 0.0 if entrant.latency is None else entrant.latency.end_to_end.spread_percent
+    if spread_percent > SPREAD_PERCENT:
+        yield f"times spread by {spread_percent:.0f} % of their median; something else uses the machine"
+    if entrant.samples and entrant.against is not None and entrant.against.speed is None:
+        yield "times spread too far to tell how many times as fast it is"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
 import warnings
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency import first_calls
@@ -15,7 +17,7 @@ from cornernet_bench.models import CHECKPOINTS
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from cornernet_bench.latency_report import LatencyRequest, Opened
@@ -32,24 +34,36 @@ def open_alone(request: LatencyRequest, frames: Sequence[Frame]) -> Opened:
     spawn = multiprocessing.get_context("spawn")  # a fork would share this process's memory, and its GPU not at all
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_tell, args=(sender, request, list(frames)), daemon=True)
-    process.start()
-    sender.close()  # so that the pipe ends when the process does
     try:
+        with _without_interrupts():
+            process.start()
+        sender.close()  # so that the pipe ends when the process does
         found: Opened | CornerNetError = receiver.recv()
     except EOFError:
         process.join()
         raise BackendError(f"{request.model}: the process that opened it {_end(process.exitcode)}") from None
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
         receiver.close()
     if isinstance(found, CornerNetError):
         raise found
     return found
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let processes that start inside never see Ctrl-C, not even while they import; one that comes meanwhile waits."""
+    resource_tracker.ensure_running()  # a process starts it otherwise, and that lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _tell(sender: Connection, request: LatencyRequest, frames: list[Frame]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
     warnings.simplefilter("ignore", CornerNetWarning)  # the other process opens the model too, and warns
     try:
         gpu = gpu_state()

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.compare_contestant import FORM, parse_contestant
-from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED, count_text, progress_bar
+from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED, check_cpu_time, count_text, progress_bar
 from cornernet_bench.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people
-from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
@@ -50,7 +49,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw AP over latency (.png, .svg, .pdf)")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -61,7 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     console = console_for_people()
     if len(arguments.models) < 2:
-        raise CornerNetError("compare takes two models or more; cornernet-bench accuracy and latency take one")
+        arguments.usage_error("compare takes two models or more; cornernet-bench accuracy and latency take one")
+    check_cpu_time(arguments)
     check_picture(arguments.picture)
     check_page(arguments.html)
     check_outputs(arguments.json, arguments.html, arguments.picture)

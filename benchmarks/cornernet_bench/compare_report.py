@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cornernet_bench.latency_report import comparable
 from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, REST
+from cornernet_bench.timing import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +90,8 @@ def speeds(first: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, fl
         other: Of the other's calls.
 
     Returns:
-        Ratios of what both have; of END_TO_END alone if only one of the two tells stages by a GPU's clock.
+        Ratios of what both have; of END_TO_END alone if only one of the two tells stages by a GPU's clock. As in
+        ``latency_report.ratios_of``: of no stage whose times spread too far, and none at all if those end to end do.
     """
     if not (first and other):
         return {}
@@ -98,7 +101,12 @@ def speeds(first: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, fl
         name: [[sample[name] for sample in samples] for samples in (first, other)]
         for name in (names if one_clock else [END_TO_END])
     }
-    return {name: Ratio.of(*times) for name, times in columns.items() if min(map(min, times)) > 0}
+    known = {
+        name: Ratio.of(*times)
+        for name, times in columns.items()
+        if min(map(min, times)) > 0 and comparable(*map(summarise, times))
+    }
+    return known if END_TO_END in known else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +155,9 @@ class Against:
     """A model beside the first one. None is what was not measured, or says nothing of these two.
 
     Attributes:
-        speed: End to end.
-        stage_speeds: Of each stage that both have, by its name; none where only one tells them by a GPU's clock.
+        speed: End to end; None where times spread too far to tell.
+        stage_speeds: Of each stage that both have, by its name, but of those whose times spread too far; none where
+            those end to end do, or only one tells stages by a GPU's clock.
         ap: AP of this model less that of the first, the same draws for both.
         agreement: Of detections.
         maps: Of the network's outputs; None where the two see pictures at different sizes, or know other classes.

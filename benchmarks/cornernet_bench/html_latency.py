@@ -47,7 +47,8 @@ def stage_figure(result: BatchResult, inches: tuple[float, float], ink: str = "b
         axes.barh(rows, values, height=thickness, color=("tab:blue", "tab:gray")[index], label=who)
     axes.set_yticks(range(len(names)), [stage_name(name) for name in names])
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds, p50", color=ink)
+    unit = "milliseconds of CPU time" if result.model.clock == "process" else "milliseconds"
+    axes.set_xlabel(f"{unit}, p50", color=ink)
     axes.tick_params(colors=ink)
     for spine in axes.spines.values():
         spine.set_color(ink)

@@ -24,7 +24,7 @@ from cornernet_bench.latency_subjects import (
 from cornernet_bench.latency_workers import run_workers
 from cornernet_bench.models import CHECKPOINTS
 from cornernet_bench.timing import take_turns
-from cornernet_runtime.errors import CornerNetError
+from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import place
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         frames = load_frames(request)
         on_progress("opening the model", 0, 0)
         start = time.perf_counter()
-        with open_detector(request) as detector:
+        with _open(request) as detector:
             _check_cpu_time(request, detector)
             opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
             contestants, weights = _contestants(request, detector, frames)
@@ -90,6 +90,15 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
 def frames_of(number: int, batch: int, frames: Sequence[Frame]) -> list[Frame]:
     """Return the frames of call ``number``: the next ones, from the beginning again after the last."""
     return [frames[(number * batch + index) % len(frames)] for index in range(batch)]
+
+
+def _open(request: LatencyRequest) -> Detector:
+    try:
+        return open_detector(request)
+    except SizeError as error:
+        if request.size is None:
+            raise
+        raise SizeError(f"{error}; without --size the model gets its own") from error
 
 
 def _check_cpu_time(request: LatencyRequest, detector: Detector) -> None:

@@ -78,7 +78,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report that stands alone")
     add_view_options(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -86,6 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency_report import LatencyRequest  # noqa: PLC0415 - as above
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
+    check_cpu_time(arguments)
     check_page(arguments.html)
     check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
@@ -138,6 +139,12 @@ def as_json(report: LatencyReport) -> dict[str, Any]:
         "command": shlex.join(["cornernet-bench", *sys.argv[1:]]),
         **to_json(report),
     }
+
+
+def check_cpu_time(arguments: argparse.Namespace) -> None:
+    """End a command with status 2 that would measure the CPU time of several threads, or of as many as it likes."""
+    if arguments.cpu_time and arguments.threads != 1:
+        arguments.usage_error("--cpu-time adds up all threads: add --threads 1")
 
 
 def count_text(text: str) -> int:

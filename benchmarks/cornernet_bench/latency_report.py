@@ -200,10 +200,11 @@ def ratios_of(model: Measurement, baseline: Measurement) -> dict[str, float]:
         if name in baseline.stages and name != REST and own.p50_ms > 0
     }
     pairs[END_TO_END] = (baseline.end_to_end, model.end_to_end)
-    if not _comparable(*pairs[END_TO_END]):
+    if not comparable(*pairs[END_TO_END]):
         return {}
-    return {name: base.p50_ms / own.p50_ms for name, (base, own) in pairs.items() if _comparable(base, own)}
+    return {name: base.p50_ms / own.p50_ms for name, (base, own) in pairs.items() if comparable(base, own)}
 
 
-def _comparable(*both: Summary) -> bool:
+def comparable(*both: Summary) -> bool:
+    """Say whether medians of these times tell which is faster: none spreads by more than ``MOST_SPREAD``."""
     return max(one.spread_percent for one in both) <= MOST_SPREAD

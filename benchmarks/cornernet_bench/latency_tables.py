@@ -38,8 +38,9 @@ def blocks(report: LatencyReport) -> Iterator[Block]:
         yield _stage_table(result)
         if result.baseline is not None:
             flip = "on" if report.model.flip else "off"
-            weights = report.baseline_weights
-            yield Line(f"the published pipeline in turns with it, flip {flip}, weights {weights}; medians")
+            weights = report.baseline_weights or ""
+            weights = weights if weights.startswith("random weights") else f"weights {weights}"
+            yield Line(f"the published pipeline in turns with it, flip {flip}, {weights}; medians")
             yield _ratio_table(result.model, result.baseline, result.ratios)
     if report.workers is not None:
         workers, calls = report.workers, report.workers.end_to_end
@@ -100,7 +101,15 @@ def _title(result: BatchResult) -> str:
 
 def _stage_table(result: BatchResult) -> Table:
     model, table = result.model, Table("stage", box=box.SIMPLE_HEAD)
-    for heading in ("p50 ms", "p90", "p95", "p99", "mean", "std", "spread"):
+    for heading in (
+        f"{_unit(model)} p50" if model.clock == "process" else "p50 ms",
+        "p90",
+        "p95",
+        "p99",
+        "mean",
+        "std",
+        "spread",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, summary in model.stages.items():
         table.add_row(stage_name(name), *_cells(summary))
@@ -108,6 +117,10 @@ def _stage_table(result: BatchResult) -> Table:
         table.add_row("GPU compute", *_cells(model.gpu_compute))
     table.add_row("end to end", *_cells(model.end_to_end), style="bold")
     return table
+
+
+def _unit(measured: Measurement) -> str:
+    return "CPU ms" if measured.clock == "process" else "ms"
 
 
 def _cells(summary: Summary) -> list[str]:
@@ -118,7 +131,8 @@ def _cells(summary: Summary) -> list[str]:
 def _ratio_table(model: Measurement, baseline: Measurement, ratios: Mapping[str, float]) -> Table:
     """Return the two side by side: medians, and the share that each stage has of the whole."""
     table = Table("stage", box=box.SIMPLE_HEAD)
-    headings = ("published ms", "share", "here ms", "share", *(("times as fast",) if ratios else ()))
+    unit = _unit(model)
+    headings = (f"published {unit}", "share", f"here {unit}", "share", *(("times as fast",) if ratios else ()))
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for name in dict.fromkeys((*baseline.stages, *model.stages, END_TO_END)):

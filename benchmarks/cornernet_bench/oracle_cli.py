@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED
 from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
+from cornernet_bench.report_blocks import print_table
 from cornernet_runtime.cli.common import console_for_people, count_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _print_exchanges(console: Console, model: str, detector: Detector, report: O
     for kinds, metrics in report.exchanges.items():
         gain = _points(metrics["ap"] - before, "+") if kinds else ""
         table.add_row(report.title(kinds), *(_points(metrics[name]) for name in HEADINGS), gain)
-    console.print(table)
+    print_table(console, table)
     if report.shared:
         verb = "shares" if report.shared == 1 else "share"
         say(
@@ -128,7 +129,7 @@ def _print_comparison(console: Console, against: str, report: OracleReport) -> N
         cells = _points(effect.ap), _points(gain.points, "+"), f"{_points(gain.low, '+')} to {_points(gain.high, '+')}"
         style = "bold" if effect.repair.name == comparison.finding.cause else None
         table.add_row(escape(effect.repair.title), partner, *cells, style=style)
-    console.print(table)
+    print_table(console, table)
     console.print(resampling_note(report.pictures), soft_wrap=True, markup=False)
     console.print(comparison.finding.text, soft_wrap=True, markup=False)
 

@@ -14,8 +14,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from cornernet_runtime.cli.common import ReportConsole
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import write_atomically
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.figure import Figure
+    from rich.console import Console
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
 STDOUT = Path("-")  # what ``--json -`` names
@@ -36,7 +36,9 @@ def check_picture(path: Path | None) -> None:
 
 
 def check_page(path: Path | None) -> None:
-    """Raise OutputError unless what makes a page in HTML is installed; None is none."""
+    """Raise OutputError unless a page in HTML can be made, for a file of this name; None is none."""
+    if path == STDOUT:
+        raise OutputError("no HTML on standard output, which the tables take; name a file such as report.html")
     for name in ("jinja2", "matplotlib") if path is not None else ():
         if util.find_spec(name) is None:
             raise OutputError(f"no HTML: {name} is not installed; pip install {name}")
@@ -75,17 +77,10 @@ def console_for_report(json_file: Path | None = None) -> Console:
     In a file or a pipe a report is plain, and 120 columns wide where the environment's ``COLUMNS`` says nothing else.
     """
     taken = json_file is not None and (json_file == STDOUT or str(json_file) == "/dev/stdout")
-    console = _ReportConsole(stderr=taken, highlight=False)
+    console = ReportConsole(stderr=taken, highlight=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = _PIPE
     return console
-
-
-class _ReportConsole(Console):
-    """Lets whoever runs the command end it where the reader of a pipe has stopped; rich ends it with status 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
 
 def write_json(path: Path | None, content: Mapping[str, object]) -> None:

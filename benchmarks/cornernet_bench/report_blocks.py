@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Role = Literal["text", "heading", "warning", "error"]
 STYLES: dict[Role, str | None] = {"text": None, "heading": "bold", "warning": "yellow", "error": "red"}
+_WIDEST = 1000  # columns, more than any table here has
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,16 @@ def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
     """Print a report on a terminal, an empty line before each heading."""
     for block in blocks:
         if isinstance(block, Table):
-            console.print(block)
+            print_table(console, block)
             continue
         before = "\n" if block.role == "heading" else ""
         console.print(before + block.text, style=STYLES[block.role], soft_wrap=True, markup=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table as wide as it is, even beyond a narrow terminal: rich would leave out names and cut off figures."""
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=_WIDEST), table).maximum)
+    console.print(table)
 
 
 def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]], texts: Collection[str] = ("model",)) -> Table:

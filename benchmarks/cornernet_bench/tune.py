@@ -83,10 +83,12 @@ class Tuned:
     Attributes:
         outcome: What the search found.
         fp32_ap: AP of the float32 network, points of 100.
+        warnings: What makes the times doubtful, for people.
     """
 
     outcome: Outcome
     fp32_ap: float
+    warnings: tuple[str, ...] = ()
 
 
 def _say_nothing(_: object) -> None:
@@ -149,9 +151,9 @@ def tune(
         outcome = search(tuple(bench.groups), measure, bench.reference_ap - request.max_ap_drop)
         lines = doubts(load, outcome.best, request)
         report.finish(outcome, lines)
-        for line in lines:
-            warnings.warn(line, CornerNetWarning, stacklevel=2)
         if not outcome.met and not request.force:
+            for line in lines:
+                warnings.warn(line, CornerNetWarning, stacklevel=2)
             raise VerificationError(
                 f"no mix is faster than fp32 and within {request.max_ap_drop:g} AP of its {bench.reference_ap:.2f}; "
                 f"the best found has {outcome.best.ap:.2f} at {outcome.best.times_fp32} times the speed: "
@@ -159,7 +161,7 @@ def tune(
             )
         on_stage("verifying the best mix against float32")
         _write_bundle(request, bench, outcome, folder / "float32")
-    return Tuned(outcome, bench.reference_ap)
+    return Tuned(outcome, bench.reference_ap, lines)
 
 
 class Workbench:

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cornernet_bench.latency_cli import count_text
+from cornernet_bench.latency_cli import check_cpu_time, count_text
 from cornernet_bench.outputs import console_for_report
 from cornernet_runtime.cli.common import console_for_people, parse_size
 from cornernet_runtime.errors import VerificationError
@@ -49,13 +49,14 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument(
         "--force", action="store_true", help="replace a bundle, and write the best mix found whatever it loses"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.tune import TuneRequest, tune  # noqa: PLC0415 - imports torch
     from cornernet_bench.tune_checks import REPORT_NAME  # noqa: PLC0415 - as above
 
+    check_cpu_time(arguments)
     console = console_for_people()
     request = TuneRequest(
         checkpoint=arguments.checkpoint,
@@ -93,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print(console: Console, tuned: Tuned) -> None:
-    """Print what stays in float and why."""
+    """Print what stays in float and why, and what is doubtful."""
     best, reasons = tuned.outcome.best, tuned.outcome.reasons
     if best.ap is None:
         raise AssertionError("the best mix was chosen without its AP")
@@ -108,6 +109,8 @@ def _print(console: Console, tuned: Tuned) -> None:
         for group in best.float_groups:
             table.add_row(escape(group), escape(reasons[group]))
         console.print(table)
+    for line in tuned.warnings:
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _points(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from interrupts import interrupting
 from json_schema import compare_schema, problems
 
 from cornernet_bench import compare as comparing
+from cornernet_bench import latency_report
 from cornernet_bench.cli import main
 from cornernet_bench.compare import ALONE
 from cornernet_bench.oracle_judge import judge
@@ -20,6 +22,14 @@ from cornernet_runtime.errors import BackendError
 SCENES = 4
 SCHEMA = compare_schema()
 INTERRUPTED = 130
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _speeds_are_told():
+    """Speeds are told however far the times of two rounds spread on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency_report, "MOST_SPREAD", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +104,26 @@ def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
     assert against["speed"]["median"] > 0
     assert "interrupted: these are partial results" in capfd.readouterr().out
     assert "2 models compared (partial)" in page.read_text()
+
+
+# Times that spread.
+
+
+def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(latency_report, "MOST_SPREAD", -1)  # so that any times do
+    tiny = folder / "tiny"
+    assert run(folder, tiny, f"{tiny}:flip", "--json", tmp_path / "a.json") == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert list(problems(report, SCHEMA)) == []
+    against = report["results"][1]["against"]
+    assert (against["speed"], against["stage_speeds"]) == (None, {})
+    told = capfd.readouterr().out
+    assert (
+        f"warning: {tiny}:flip: times spread too far to tell how many times as fast it is; on a machine that others "
+        "use too, --threads 1 --cpu-time tells which is faster"
+    ) in told
+    assert "by stage\n" in told  # the times
+    assert "so many times as fast as" not in told
 
 
 # Failures and wrong usage.
@@ -173,13 +203,23 @@ def test_a_folder_is_no_file(folder, capfd):
 
 
 def test_one_model_is_no_comparison(folder, capfd):
-    assert run(folder, folder / "tiny") == 1
-    assert capfd.readouterr().err.startswith("error: compare takes two models or more; ")
+    with pytest.raises(SystemExit) as caught:
+        run(folder, folder / "tiny")
+    assert caught.value.code == 2
+    assert "error: compare takes two models or more; " in capfd.readouterr().err
 
 
 def test_cpu_time_needs_one_thread(folder, capfd):
-    assert run(folder, folder / "tiny", folder / "tiny", "--cpu-time") == 1
-    assert capfd.readouterr().err == "error: --cpu-time adds up all threads: add --threads 1\n"
+    with pytest.raises(SystemExit) as caught:
+        run(folder, folder / "tiny", folder / "tiny", "--cpu-time")
+    assert caught.value.code == 2
+    assert capfd.readouterr().err.endswith("error: --cpu-time adds up all threads: add --threads 1\n")
+
+
+def test_a_page_on_standard_output_is_refused(folder, capfd):
+    assert run(folder, folder / "tiny", folder / "tiny", "--html", "-") == 1
+    said = "error: no HTML on standard output, which the tables take; name a file such as report.html\n"
+    assert capfd.readouterr().err == said
 
 
 @pytest.mark.parametrize(

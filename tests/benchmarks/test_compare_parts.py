@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import SMALL_SPEC, small_model
 
+from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_contestant import TORCH_BACKENDS, Contestant, disk_bytes, parse_contestant
 from cornernet_bench.compare_entrant import Entrant
 from cornernet_bench.compare_front import front, stars
 from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Agreement, Ratio
+from cornernet_bench.compare_report import Agreement, Ratio, speeds
 from cornernet_bench.latency_machine import peak_rss_mib
 from cornernet_bench.latency_subjects import END_TO_END
 from cornernet_bench.models import PUBLISHED, open_model
@@ -25,6 +29,22 @@ from cornernet_export.torch_backend import HALF, TorchBackend
 from cornernet_export.torch_network import CUDA, CUDA_FP32
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, ModelError
+
+# Processes of their own.
+
+
+def test_a_process_of_its_own_never_sees_ctrl_c(bundle_path, monkeypatch):
+    start = SpawnProcess.start
+
+    def interrupted(self):
+        start(self)
+        os.kill(self.pid, signal.SIGINT)  # before its interpreter is up
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    request = parse_contestant(str(bundle_path)).request(0, cpu_time=False)
+    assert open_alone(request, [np.zeros((63, 95, 3), np.uint8)]).backend == "onnxruntime"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
 
 # Names.
 
@@ -163,6 +183,19 @@ def test_a_lone_one_is_not_starred():
 def test_a_ratio_is_of_the_rounds_that_both_have():
     ratio = Ratio.of([10, 20, 30, 99], [5, 20, 60])
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((1, 0.6, 1.8))
+
+
+def rounds(network, whole):
+    return [{"network": one, END_TO_END: other} for one, other in zip(network, whole, strict=True)]
+
+
+def test_speeds_are_told_of_what_does_not_spread_by_more_than_half_its_median():
+    steady, wide = [10.0, 11.0, 10.0, 11.0], [10.0, 10.0, 20.0, 20.0]
+    first = rounds(steady, [2 * ms for ms in steady])
+    assert speeds(first, rounds(steady, steady))[END_TO_END] == Ratio(2, 2, 2)
+    assert list(speeds(first, rounds(wide, steady))) == [END_TO_END]
+    assert speeds(first, rounds(steady, wide)) == {}
+    assert speeds(rounds(steady, wide), first) == {}
 
 
 def test_agreement_counts_what_either_found():

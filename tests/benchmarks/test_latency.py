@@ -19,6 +19,8 @@ from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
 from cornernet_bench.latency_report import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
+from cornernet_bench.latency_tables import blocks
+from cornernet_bench.report_blocks import Line
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
@@ -119,6 +121,43 @@ def test_cpu_time_is_refused_where_it_says_nothing(checkpoint_path):
     for threads in (0, 2):
         with pytest.raises(CornerNetError, match=r"^--cpu-time adds up all threads .*: add --threads 1"):
             measure(LatencyRequest(checkpoint_path, threads=threads, cpu_time=True))
+
+
+@pytest.mark.parametrize(
+    "command", [["latency", "m"], ["tune", "m", "--annotations", "a", "--images", "i", "--output", "o"]]
+)
+def test_cpu_time_of_several_threads_is_wrong_usage(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--cpu-time", "--threads", "2"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --cpu-time adds up all threads: add --threads 1\n")
+
+
+def test_a_size_that_the_model_does_not_take_says_what_to_type_next(bundle_path, capsys):
+    assert main(["latency", str(bundle_path), "--size", "300x300"]) == 1
+    said = "error: input size 300x300: this model was exported for 63x95; without --size the model gets its own\n"
+    assert capsys.readouterr().err == said
+
+
+def test_reports_of_cpu_time_say_so(checkpoint_path, tmp_path, capsys):
+    page = tmp_path / "a.html"
+    few = ["--iterations", "1", "--warm-up", "1", "--baseline", "--html", str(page)]
+    assert main(["latency", str(checkpoint_path), "--threads", "1", "--cpu-time", *few]) == 0
+    told = capsys.readouterr().out
+    assert "milliseconds of CPU time, p50" in page.read_text()
+    for heading in ("CPU ms p50", "published CPU ms", "here CPU ms"):
+        assert heading in told
+        assert heading in page.read_text()
+
+
+def test_random_weights_of_the_baseline_are_said_once(checkpoint_path):
+    report = measure(LatencyRequest(checkpoint_path, iterations=1, warm_up=1, baseline=True))
+    for weights, said in (
+        ("random weights of x", "flip off, random weights of x;"),
+        ("a.pkl", "flip off, weights a.pkl;"),
+    ):
+        lines = [block.text for block in blocks(replace(report, baseline_weights=weights)) if isinstance(block, Line)]
+        assert sum(said in line for line in lines) == 1
 
 
 def test_batches_come_in_the_order_asked_for_with_what_the_network_took(reports):

@@ -12,6 +12,7 @@ import pytest
 
 from cornernet_bench.cli import main
 from cornernet_bench.outputs import STDOUT, console_for_report, write_json
+from cornernet_bench.report_blocks import print_blocks, table_of
 
 
 def test_a_report_goes_to_standard_output_and_leaves_it_to_the_object(capsys):
@@ -54,3 +55,39 @@ def test_a_reader_that_has_stopped_ends_the_command_with_141(tmp_path):
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "console_for_report().print('a report') or 0",
+        "write_json(STDOUT, {'ap': 1}) or 0",
+        "print('a path') or 0",
+    ],
+)
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")]
+)
+def test_a_standard_output_that_takes_nothing_is_one_line(work, redirection, reason):
+    code = (
+        "from cornernet_bench.outputs import STDOUT, console_for_report, write_json\n"
+        "from cornernet_runtime.cli.common import run_command\n"
+        f"raise SystemExit(run_command(lambda: {work}))\n"
+    )
+    done = subprocess.run(  # noqa: S603 - fixed
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, code],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, f"error: cannot write standard output: {reason}; send it elsewhere\n")
+
+
+@pytest.mark.parametrize("columns", ["20", "60"])
+def test_a_table_is_whole_in_a_narrow_terminal(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    table = table_of(["", "p50 ms", "AP 95 %", "mean"], [["preprocess", "123.45", "76.10 to 79.53", "123456789.25"]])
+    print_blocks(console_for_report(), [table])
+    names, _, row = capsys.readouterr().out.split("\n")[1:4]
+    assert names.split() == ["p50", "ms", "AP", "95", "%", "mean"]
+    assert row.split() == ["preprocess", "123.45", "76.10", "to", "79.53", "123456789.25"]

@@ -346,6 +346,15 @@ def test_output_to_a_pipe_is_plain_and_keeps_each_command_on_a_line(tmp_path):
     assert commands_not_whole(tmp_path / "report.json", lines) == []
 
 
+def test_reader_that_has_stopped_ends_the_doctor_with_141():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from cornernet_runtime.cli.doctor import main; sys.exit(main([]))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)  # noqa: S603
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_terminal_of_80_columns_gets_colours_and_keeps_each_command_on_a_line(tmp_path):
     done = run_doctor("--report", str(tmp_path / "report.json"), FORCE_COLOR="1", COLUMNS="80")
     assert "\x1b[32mok" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -20,14 +21,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_SCALE = 10
+# Of a write into what is no file of ours: the error of one of those becomes an OutputError where it is written.
+_TAKES_NOTHING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 def run_command(function: Callable[[], int]) -> int:
     """Run a command's one function and return the exit status.
 
-    Errors of ours become one line on standard error and status 1; an interrupt ends with 130, a closed pipe with 141.
-    Anything else is a defect, and its traceback is wanted.
+    Errors of ours, and a standard output that takes nothing, become one line on standard error and status 1; an
+    interrupt ends with 130, a closed pipe with 141. Anything else is a defect, and its traceback is wanted.
     """
+    if sys.stdout is None:  # Python found it closed
+        return _unwritable("it is closed")
+    try:
+        status = _status_of(function)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has stopped
+        _silence_standard_output()
+        return 141
+    except OSError as error:
+        if error.errno not in _TAKES_NOTHING or error.filename is not None:
+            raise
+        _silence_standard_output()
+        return _unwritable(str(error.strerror))
+    return status
+
+
+class ReportConsole(Console):
+    """Lets ``run_command`` end a command where the reader of a pipe has stopped; rich ends it with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError."""
+        raise BrokenPipeError
+
+
+def _status_of(function: Callable[[], int]) -> int:
+    """Return the status of what runs, errors and interrupts told; those of standard output are raised."""
     watch = InterruptWatch(run_command.__code__)
     try:
         with warnings.catch_warnings(), watch:
@@ -40,14 +69,20 @@ def run_command(function: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         return _interrupted()
-    except BrokenPipeError:
-        # Whoever read our output has stopped; keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         if watch.caused(error):
             return _interrupted()
         raise
+
+
+def _silence_standard_output() -> None:
+    """Keep the interpreter from complaining when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritable(reason: str) -> int:
+    print(f"error: cannot write standard output: {reason}; send it elsewhere", file=sys.stderr)  # noqa: T201 - as above
+    return 1
 
 
 def _interrupted() -> int:

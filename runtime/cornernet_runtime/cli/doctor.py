@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.cli.common import run_command
+from cornernet_runtime.cli.common import ReportConsole, run_command
 from cornernet_runtime.doctor import Fact, Report, diagnose
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
@@ -67,9 +66,9 @@ def report_installation(path: Path | None) -> int:
 
 def print_report(report: Report, stream: TextIO) -> None:
     """Print the table and a one-line summary: in colour on a terminal, plain elsewhere, never cut off."""
-    console = Console(file=stream, highlight=False)
+    console = ReportConsole(file=stream, highlight=False)
     if not console.is_terminal:
-        console = Console(file=stream, highlight=False, width=max(console.width, _PIPE))
+        console = ReportConsole(file=stream, highlight=False, width=max(console.width, _PIPE))
     label_width = max(len(fact.label) for fact in report.facts)
     for group, title in _TITLES.items():
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
