@@ -14,10 +14,17 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from cornernet_bench.latency_cli import AS_OBJECT, INTERRUPTED
+from cornernet_bench.latency_cli import AS_OBJECT
 from cornernet_bench.models import CHECKPOINTS
 from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
-from cornernet_runtime.cli.common import add_view_options, console_for_people, count_of, scales_note, too_large_note
+from cornernet_runtime.cli.common import (
+    INTERRUPTED,
+    add_view_options,
+    console_for_people,
+    count_of,
+    scales_note,
+    too_large_note,
+)
 from cornernet_runtime.errors import CornerNetError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cornernet_bench.outputs import check_outputs, check_page, console_for_report, write_json
-from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_size
+from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, console_for_people, parse_size
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cornernet_bench.latency_report import LatencyReport
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
-INTERRUPTED = 130
 AS_OBJECT = "as one object (- for standard output, which the tables then leave)"  # of --json
 
 

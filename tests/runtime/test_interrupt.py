@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,6 +17,8 @@ from cornernet_runtime.interrupt import InterruptWatch
 
 FAILS_AT_AN_INTERRUPT = """
 import signal
+import subprocess
+import sys
 
 done = False
 try:
@@ -27,6 +31,8 @@ done = True
 """
 RUNS_A_COMMAND = """
 import signal
+import subprocess
+import sys
 from cornernet_runtime.cli.common import run_command
 
 status = run_command(lambda: signal.raise_signal(signal.SIGINT) or 0)
@@ -120,3 +126,14 @@ def test_the_usual_handler_is_back_afterwards():
     with InterruptWatch(run_command.__code__):
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_while_python_ends_changes_nothing():
+    code = """
+import atexit, signal, sys
+from cornernet_runtime.cli.common import run_command
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.exit(run_command(lambda: signal.raise_signal(signal.SIGINT)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import os
 import re
+import signal
 import sys
 import warnings
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_SCALE = 10
+INTERRUPTED = 130  # status after Ctrl-C
 # Of a write into what is no file of ours: the error of one of those becomes an OutputError where it is written.
 _TAKES_NOTHING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
@@ -35,6 +38,8 @@ def run_command(function: Callable[[], int]) -> int:
         return _unwritable("it is closed")
     try:
         status = _status_of(function)
+        if status == INTERRUPTED:  # who presses Ctrl-C again while Python ends would have a library abort it
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has stopped
         _silence_standard_output()
@@ -87,7 +92,7 @@ def _unwritable(reason: str) -> int:
 
 def _interrupted() -> int:
     print("interrupted", file=sys.stderr)  # noqa: T201 - plain on purpose, as above
-    return 130
+    return INTERRUPTED
 
 
 def _show_warning(

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.cli.common import console_for_people, count_of, plain, printable, scales_note
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people, count_of, plain, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse
@@ -73,7 +73,7 @@ def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str
         _print_summary(console, summary, arguments)
     if summary.interrupted:
         print_problem("interrupted: what was done until then is kept")
-        return 130
+        return INTERRUPTED
     return 1 if summary.failed else 0
 
 
