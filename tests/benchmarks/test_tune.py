@@ -297,8 +297,11 @@ def test_a_mix_that_is_off_in_what_is_verified_is_written_with_a_warning(
         Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 99.0 + with_ap)
     )
     monkeypatch.setattr(tune, "INT8", replace(tune.INT8, output=1e-9))
+    monkeypatch.setattr(tune, "doubts", lambda *_: ("the times spread",))
     assert run(checkpoint_path, data_set, tmp_path / "out", "--max-ap-drop", "5") == 0
-    assert "warning: on the calibration pictures the best mix differs" in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "warning: on the calibration pictures the best mix differs" in told.err
+    assert told.out.endswith("\nwarning: the times spread\n")  # of the figures, so with them
     assert not read_manifest(tmp_path / "out").verification.passed
 
 
