@@ -114,7 +114,8 @@ def test_bundles_do_not_run_in_pytorch(bundle_path):
 
 
 def test_a_backend_that_does_not_exist_is_refused_with_those_there_are(checkpoint_path):
-    with pytest.raises(BackendError, match="runs in torch, torch-fp16, torch-cuda or torch-cuda-fp32; export it"):
+    there_are = "torch, torch-fp16, torch-cuda, torch-cuda-fp32 or published"
+    with pytest.raises(BackendError, match=f"runs in {there_are}; export it"):
         open_model(checkpoint_path, "onnxruntime")
 
 
