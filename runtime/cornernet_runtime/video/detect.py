@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError, OutputError, VideoError
 from cornernet_runtime.video.addresses import file_stem, is_address, is_live
 from cornernet_runtime.video.detect_live import detect_live
 from cornernet_runtime.video.file import VideoFile
+from cornernet_runtime.video.multi import WORKERS
 from cornernet_runtime.video.network import NetworkStream
 from cornernet_runtime.video.reconnect import Reconnection
 from cornernet_runtime.video.recording import Recording, ending
@@ -160,7 +162,11 @@ def detect_videos(
     live = [number for number, source in enumerate(sources) if is_live_source(source)]
     together = live if len(live) > 1 else []
     summary = VideosSummary()
-    with Detector.open(request.model, request.backend, flip=request.flip, scales=request.scales) as detector:
+    threads = None if len(live) == len(sources) == 1 else max(1, default_threads() // WORKERS)
+    opening = Detector.open(
+        request.model, request.backend, flip=request.flip, scales=request.scales, threads=threads
+    )  # workers share the cores: a network on all of them would wait for those that the others use
+    with opening as detector:
         summary.scales = detector.scales
         shared: list[Sink] = [] if request.json_lines is None else [JsonLines(request.json_lines)]
         run = _Run(request, detector, shared, summary, watch, on_problem, on_begin)
