@@ -1,4 +1,4 @@
-"""A network that says what a test wants, and an account for which file permissions hold."""
+"""A network that says what a test wants, cornernet-detect, and an account for which file permissions hold."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conftest import SMALL_SPEC
 from onnx import TensorProto, helper, numpy_helper
 
 from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps
+from cornernet_runtime.cli.detect import main
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import spec_to_text
 
@@ -122,3 +123,15 @@ def unprivileged(open_folder):
             os.seteuid(account)
 
     return drop
+
+
+@pytest.fixture
+def detect(bundle_path, capsys):
+    """Return a function that runs cornernet-detect in this process: arguments in, (status, output, errors) out."""
+
+    def run(*arguments):
+        status = main([str(bundle_path), *map(str, arguments)])
+        output, errors = capsys.readouterr()
+        return status, output, errors
+
+    return run

@@ -162,11 +162,10 @@ def detect_videos(
     live = [number for number, source in enumerate(sources) if is_live_source(source)]
     together = live if len(live) > 1 else []
     summary = VideosSummary()
+    # Workers share the cores: a network on all of them would wait for those that the others use.
     threads = None if len(live) == len(sources) == 1 else max(1, default_threads() // WORKERS)
-    opening = Detector.open(
-        request.model, request.backend, flip=request.flip, scales=request.scales, threads=threads
-    )  # workers share the cores: a network on all of them would wait for those that the others use
-    with opening as detector:
+    model, backend, flip, scales = request.model, request.backend, request.flip, request.scales
+    with Detector.open(model, backend, flip=flip, scales=scales, threads=threads) as detector:
         summary.scales = detector.scales
         shared: list[Sink] = [] if request.json_lines is None else [JsonLines(request.json_lines)]
         run = _Run(request, detector, shared, summary, watch, on_problem, on_begin)

@@ -23,18 +23,6 @@ from cornernet_runtime.video import detect as detect_module
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def detect(bundle_path, capsys):
-    """Return a function that runs the command in this process: arguments in, (status, output, errors) out."""
-
-    def run(*arguments):
-        status = main([str(bundle_path), *map(str, arguments)])
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     """Return two recordings of 2 s, as transport streams, whose frames show numbers from 0 and from 500."""

@@ -17,23 +17,10 @@ import pytest
 from live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
 from video_clips import STEP, decoded, write_clip
 
-from cornernet_runtime.cli.detect import main
 from cornernet_runtime.video import detect as detect_module
 from cornernet_runtime.video.detect import are_videos
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def detect(bundle_path, capsys):
-    """Return a function that runs the command in this process: arguments in, (status, output, errors) out."""
-
-    def run(*arguments):
-        status = main([str(bundle_path), *map(str, arguments)])
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -34,18 +34,6 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", moving_shapes(50), sound=2)
 
 
-@pytest.fixture
-def detect(bundle_path, capsys):
-    """Return a function that runs the command in this process: arguments in, (status, output, errors) out."""
-
-    def run(*arguments):
-        status = main([str(bundle_path), *map(str, arguments)])
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return run
-
-
 def rows_of(text):
     return [json.loads(line) for line in text.splitlines()]
 
