@@ -70,12 +70,12 @@ clean: ## Remove what builds, tests and linters left; .venv stays
 
 # The stamp is written last. A .venv without it is half made and made anew; one that is older than its two sources is
 # brought up to date in place. Without build isolation the build back end is pinned as well. trackers, of an example, asks
-# for opencv-python, which would overwrite the headless one; it works with that as well.
+# for opencv-python, which would overwrite the headless one; it works with that as well. tritonclient asks for older releases.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or later is needed, and\
 	 '$(PYTHON)' is not: install one and name it, as in make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
 	@[ -e $@ ] || { echo "Making $(VENV), some minutes the first time"; $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP_INSTALL) hatchling editables
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[dev]"
-	@$(PIP_INSTALL) --no-deps trackers
+	@$(PIP_INSTALL) --no-deps trackers tritonclient
 	@touch $@
