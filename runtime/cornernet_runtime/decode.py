@@ -64,33 +64,21 @@ def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64]
     Returns:
         Flat indices int64 [K] into ``heat`` and values float32 [K], descending; equal values by index.
     """
-    _classes, height, width = heat.shape
-    column_highest = heat.max(axis=1)
+    column_highest = _column_highest(heat)
     known = None
     if np.isnan(column_highest).any():
         known = ~np.isnan(heat)
         heat = np.where(known, heat, -np.inf)
-        column_highest = heat.max(axis=1)
-    # One pass over the map bounds the count-th best peak from below; only the few columns that reach the bound are
-    # compared with their neighbours, which would take nine passes over the whole map. Columns, because NumPy takes
-    # the maximum along rows of memory three times as fast as within them.
-    bound = _lower_bound(column_highest, count)
-    label, x = np.nonzero(column_highest >= bound)
-    columns = heat[label, :, x]
-    highest = columns.copy()
-    for neighbour in (x - 1, x + 1):
-        # At the map's edge this compares a column with itself.
-        np.maximum(highest, heat[label, :, neighbour.clip(0, width - 1)], out=highest)
-    is_peak = columns >= bound
-    is_peak &= columns >= highest
-    is_peak[:, 1:] &= columns[:, 1:] >= highest[:, :-1]
-    is_peak[:, :-1] &= columns[:, :-1] >= highest[:, 1:]
+        column_highest = _column_highest(heat)
+    # Two passes over the map, one for a bound below the count-th best peak, one for the few cells that reach it. Only
+    # those are compared with their neighbours, which would take nine passes over the whole map.
+    reached = heat >= _lower_bound(column_highest, count)
     if known is not None:
-        is_peak &= known[label, :, x]
-    column, y = np.nonzero(is_peak)
-    values = columns[column, y]
-    cells = (label[column] * height + y) * width + x[column]
-    order = np.lexsort((cells, -values))[:count]
+        reached &= known
+    cells = np.flatnonzero(reached)
+    cells = cells[_are_peaks(heat, cells)]
+    values = heat.ravel()[cells]
+    order = np.argsort(-values, kind="stable")[:count]
     return cells[order], values[order]
 
 
@@ -122,6 +110,36 @@ def _best_corners(
     usable = np.isfinite(place_x) & np.isfinite(place_y) & np.isfinite(embedding)
     columns = (place_x, place_y, embedding, sigmoid(logits), labels)
     return _Corners(*(column[usable] for column in columns))
+
+
+def _column_highest(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the highest value of each column, [C, w], NaN where the column has one.
+
+    By maxima of the upper and the lower half, which overlap where rows are odd: NumPy takes those of long runs of
+    memory four times as fast as along an axis.
+    """
+    while heat.shape[1] > 1:
+        height = heat.shape[1]
+        half = (height + 1) // 2
+        heat = np.maximum(heat[:, :half], heat[:, height - half :])
+    return heat[:, 0]
+
+
+def _are_peaks(heat: NDArray[np.float32], cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of these cells equal the maximum of their 3x3 neighbourhood."""
+    _classes, height, width = heat.shape
+    flat = heat.ravel()
+    values = flat[cells]
+    row, x = np.divmod(cells, width)
+    y = row % height
+    # At the map's edge this compares a cell with others of its neighbourhood once more.
+    up, down = np.where(y > 0, cells - width, cells), np.where(y < height - 1, cells + width, cells)
+    left, right = -(x > 0).astype(np.int64), (x < width - 1).astype(np.int64)
+    peaks = np.ones(len(cells), np.bool_)
+    for line in (up, cells, down):
+        for sideways in (left, 0, right):
+            peaks &= flat[line + sideways] <= values
+    return peaks
 
 
 def _lower_bound(column_highest: NDArray[np.float32], count: int) -> np.float32:
