@@ -184,7 +184,8 @@ def _print_one(console: Console, row: Row) -> None:
 def _print_several(console: Console, rows: list[Row]) -> None:
     title = f"{_extent(rows[0].accuracy)}; about ms from frame to boxes, COCO metrics in points of 100"
     console.print(title, soft_wrap=True)
-    table = Table("model", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")  # what tells two models apart may stand at the end
     for heading in ("ms", *COMPARED.values()):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -104,7 +104,8 @@ def _print(console: Console, report: KernelReport) -> None:
 
 def _print_resources(console: Console, report: KernelReport) -> None:
     """Print a row a kernel, over all architectures; a column for each would leave a terminal no room for the names."""
-    table = Table("kernel", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("kernel", overflow="fold")
     for heading in ("threads", "shared B", "registers", "in flight"):
         table.add_column(heading, justify="right", no_wrap=True)
     kernels: dict[str, list[Resources]] = {}
@@ -135,7 +136,8 @@ def _print_gpu(console: Console, gpu: GpuReport) -> None:
         return
     first = gpu.timings[0]
     title = f"{first.iterations} runs after {first.warm_up} to warm up, {first.input_sets} input sets, L2 emptied"
-    table = Table("", box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("", overflow="fold")
     for heading in (*(name.replace("_", " ") for name in first.times_us), "GB/s", "of copy", "floor us"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in gpu.timings:

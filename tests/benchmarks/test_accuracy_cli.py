@@ -318,6 +318,18 @@ def test_several_models_stand_side_by_side(
         assert columns[name] == ("-" if expected is None else f"{expected:.2f}"), name
 
 
+def test_names_and_figures_are_whole_in_a_narrow_terminal(bundle_path, data_set, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "58")
+    paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
+    assert main(["accuracy", str(bundle_path), str(bundle_path), *paths]) == 0
+    out = capfd.readouterr().out
+    rows = out[out.index("model") :].splitlines()[2:]
+    name = f"{bundle_path.name} in onnxruntime, 63x95".replace(" ", "")
+    # The first column, folded over several lines, is as wide as what the figures leave.
+    assert "".join(row[:11] for row in rows).replace(" ", "") == 2 * name
+    assert "…" not in out
+
+
 def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):
     paths = ["--annotations", str(data_set / "annotations.json"), "--images", str(data_set / "images")]
     assert main(["accuracy", str(bundle_path), str(bundle_path), *paths, "--curves", "a.png"]) == 1
