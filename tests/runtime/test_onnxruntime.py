@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from cornernet_runtime import Detector
-from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend, _session_options
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.bundle import ONNX_NAME
 from cornernet_runtime.errors import BackendError
@@ -29,6 +31,18 @@ def test_threads_below_one_are_refused(bundle_path):
 def test_no_plan_of_memory_is_kept_for_each_shape(bundle_path):
     backend = OnnxRuntimeBackend(bundle_path / ONNX_NAME)
     assert not backend._session.get_session_options().enable_mem_pattern
+
+
+def test_threads_wait_in_a_loop_only_where_it_can_be_kept_short(bundle_path):
+    for version, spins in (("1.20.0", "0"), ("1.25.1", "0"), ("1.26.0", "1"), ("1.31.1", "1"), ("2.0.0", "1")):
+        made = ort.SessionOptions()
+        library = SimpleNamespace(__version__=version, SessionOptions=lambda made=made: made)
+        assert _session_options(library, 2) is made
+        assert made.get_session_config_entry("session.intra_op.allow_spinning") == spins, version
+    session = OnnxRuntimeBackend(bundle_path / ONNX_NAME)._session
+    entry = session.get_session_options().get_session_config_entry
+    assert entry("session.intra_op.spin_duration_us") == "20"
+    assert entry("session.force_spinning_stop") == "1"
 
 
 def test_threads_that_wait_take_no_time_of_the_cpu(bundle_path):

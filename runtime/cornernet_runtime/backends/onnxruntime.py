@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.spec import ModelSpec
 
+SPIN_US = 20  # most gaps between the parts of a network are shorter, and to be woken takes longer (docs/cpu.md)
+
 
 class OnnxRuntimeBackend:
     """An ``.onnx`` file in ONNX Runtime on the CPU.
@@ -77,11 +79,20 @@ def _session_options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     """Return what was chosen by measurement (docs/cpu.md); all else is as ONNX Runtime has it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads  # stated, its threads are pinned to no core
-    # Threads that wait for work in a loop take the cores from whatever else runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if _spins_briefly(ort) else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of each run
     options.enable_mem_pattern = False  # saves no time, and keeps a plan for each input shape seen
     options.log_severity_level = 3  # errors only: what it warns of here (unused initialisers) helps no user
     return options
+
+
+def _spins_briefly(ort: Any) -> bool:  # noqa: ANN401
+    """Return whether ONNX Runtime lets it be said how long threads wait for work in a loop before they sleep.
+
+    Versions before 1.26 do not: they wait for milliseconds, and take the cores from whatever else runs.
+    """
+    return tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 26)
 
 
 def _describe(session: Any, source: str) -> OnnxFile:  # noqa: ANN401
