@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.spec import ModelSpec
 
+# In an INT8 file it moves transposes from before corner pooling into it, where they are of float32 and slow.
+NOT_OPTIMISED = ["TransposeOptimizer"]
 SPIN_US = 20  # most gaps between the parts of a network are shorter, and to be woken takes longer (docs/cpu.md)
 
 
@@ -48,7 +50,9 @@ class OnnxRuntimeBackend:
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=NOT_OPTIMISED
+            )
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from error
         file = _describe(session, str(path))
