@@ -9,11 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from cornernet_bench import accuracy as judging
 from cornernet_bench.accuracy import METRICS
 from cornernet_bench.cli import main
 from cornernet_bench.models import open_model
+from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_runtime.cli.detect import main as detect
 from cornernet_runtime.errors import BackendError, BundleError, CheckpointError
 from cornernet_runtime.pictures import read_picture
 from cornernet_train.shapes import make_scene
@@ -346,3 +350,30 @@ def test_a_checkpoint_can_be_judged_in_half_precision(tmp_path):
         found[backend] = json.loads(report.read_text())
         assert found[backend]["backend"] == backend
     assert found["torch-fp16"]["ap"] == pytest.approx(found["torch"]["ap"], abs=1)
+
+
+def test_detections_that_were_written_have_the_same_ap_in_a_script_of_its_own(tmp_path):
+    export_bundle(ExportRequest(SHIPPED, tmp_path / "tiny"))
+    write_shapes(tmp_path / "scenes", images=20, seed=6)
+    annotations, images = tmp_path / "scenes" / "annotations.json", tmp_path / "scenes" / "images"
+    found, report = tmp_path / "found.jsonl", tmp_path / "report.json"
+    assert detect([str(tmp_path / "tiny"), str(images), "--score", "0", "--json", str(found)]) == 0
+    assert accuracy(tmp_path / "tiny", tmp_path / "scenes", "--json", report) == 0
+    truth = COCO(annotations)
+    pictures = {picture["file_name"]: picture["id"] for picture in truth.dataset["images"]}
+    categories = {category["name"]: category["id"] for category in truth.dataset["categories"]}
+    rows = []
+    for line in map(json.loads, found.read_text().splitlines()):
+        for one in line["detections"]:
+            left, top, right, bottom = one["box"]
+            row = {"bbox": [left, top, right - left, bottom - top], "score": one["score"]}
+            rows.append(
+                {"image_id": pictures[Path(line["source"]).name], "category_id": categories[one["label"]], **row}
+            )
+    judge = COCOeval(truth, truth.loadRes(rows), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    # Boxes are written to a thousandth of a pixel and scores to a millionth, which moves a few over a threshold.
+    assert 100 * judge.stats[0] == pytest.approx(json.loads(report.read_text())["ap"], abs=0.02)
+    assert 60 < 100 * judge.stats[0] < 95
