@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.spec import DecodeParameters
 
+FEW = 32  # cells of which one costs as much to compare with its neighbours as so many of a whole map
+
 
 def decode(maps: CornerMaps, parameters: DecodeParameters) -> Candidates:
     """Pair the best corners of one picture.
@@ -70,13 +72,16 @@ def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64]
         known = ~np.isnan(heat)
         heat = np.where(known, heat, -np.inf)
         column_highest = _column_highest(heat)
-    # Two passes over the map, one for a bound below the count-th best peak, one for the few cells that reach it. Only
-    # those are compared with their neighbours, which would take nine passes over the whole map.
+    # Two passes over the map, one for a bound below the count-th best peak, one for the cells that reach it. Mostly
+    # they are few, and only they are compared with their neighbours, which takes many passes over a whole map.
     reached = heat >= _lower_bound(column_highest, count)
     if known is not None:
         reached &= known
-    cells = np.flatnonzero(reached)
-    cells = cells[_are_peaks(heat, cells)]
+    if np.count_nonzero(reached) * FEW < reached.size:
+        cells = np.flatnonzero(reached)
+        cells = cells[_are_peaks(heat, cells)]
+    else:
+        cells = np.flatnonzero(reached & (heat >= _neighbourhood_highest(heat)))
     values = heat.ravel()[cells]
     order = np.argsort(-values, kind="stable")[:count]
     return cells[order], values[order]
@@ -123,6 +128,17 @@ def _column_highest(heat: NDArray[np.float32]) -> NDArray[np.float32]:
         half = (height + 1) // 2
         heat = np.maximum(heat[:, :half], heat[:, height - half :])
     return heat[:, 0]
+
+
+def _neighbourhood_highest(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the highest value of each cell's 3x3 neighbourhood, [C, h, w]."""
+    lines = heat.copy()
+    np.maximum(lines[:, 1:], heat[:, :-1], out=lines[:, 1:])
+    np.maximum(lines[:, :-1], heat[:, 1:], out=lines[:, :-1])
+    highest = lines.copy()
+    np.maximum(highest[:, :, 1:], lines[:, :, :-1], out=highest[:, :, 1:])
+    np.maximum(highest[:, :, :-1], lines[:, :, 1:], out=highest[:, :, :-1])
+    return highest
 
 
 def _are_peaks(heat: NDArray[np.float32], cells: NDArray[np.int64]) -> NDArray[np.bool_]:

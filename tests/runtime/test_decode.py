@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cornernet_runtime import decode as decoding
 from cornernet_runtime.decode import decode
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.spec import DecodeParameters
@@ -29,6 +30,14 @@ SHAPES = [
     (80, 5, 6),
     (80, 1, 1),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True, params=[0, 10**9], ids=["cells", "maps"])
+def both_ways(request):
+    """Have everything decoded by comparing cells with their neighbours, and by comparing whole maps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "FEW", request.param)
+        yield
 
 
 class Pair(NamedTuple):
