@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime as ort
@@ -20,12 +19,14 @@ from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
-from cornernet_export.triton_config import network_config, to_text
+from cornernet_export.triton_config import to_text
 from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.engine_record import EngineProfile
 from cornernet_runtime.errors import BundleError, OutputError, PluginError
 from cornernet_runtime.files import sha256
+from cornernet_runtime.pictures import write_picture
+from cornernet_train.shapes import make_scene
 
 SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 ONNX_TYPES = {"tensor(float)": "TYPE_FP32"}
@@ -46,10 +47,14 @@ def bundles(bundle_path, batch_bundle_path, tmp_path_factory):
     export_bundle(ExportRequest(SHIPPED, folder / "batches", sizes=((127, 159),), batch=(1, 4, 4)))
     export_bundle(ExportRequest(SHIPPED, folder / "any", sizes=((159, 191),), dynamic=True))
     export_bundle(ExportRequest(SHIPPED, folder / "half", sizes=((127, 127), (159, 95)), precision="fp16"))
+    for number in range(6):
+        write_picture(folder / f"{number}.png", make_scene(11, number).image)
+    pictures = tuple(map(str, sorted(folder.glob("*.png"))))
+    export_bundle(ExportRequest(SHIPPED, folder / "int8", sizes=((127, 127),), precision="int8", pictures=pictures))
     return {
         "fixed": bundle_path,
         "sizes and batches": batch_bundle_path,
-        **{name: folder / name for name in ("batches", "any", "half")},
+        **{name: folder / name for name in ("batches", "any", "half", "int8")},
     }
 
 
@@ -77,7 +82,7 @@ def configured(ports, config):
     return {port.name: (type_name(port), batch + list(port.dims)) for port in ports}
 
 
-@pytest.mark.parametrize("kind", ["fixed", "sizes and batches", "batches", "any", "half"])
+@pytest.mark.parametrize("kind", ["fixed", "sizes and batches", "batches", "any", "half", "int8"])
 def test_names_types_and_shapes_are_those_of_the_onnx_file(kind, bundles, tmp_path):
     repository = repository_of(bundles[kind], tmp_path)
     front, network = configs_of(repository)
@@ -100,7 +105,7 @@ def test_names_types_and_shapes_are_those_of_the_onnx_file(kind, bundles, tmp_pa
 
 @pytest.mark.parametrize(
     ("kind", "of_network", "of_front"),
-    [("fixed", 0, 1), ("sizes and batches", 4, 4), ("batches", 4, 4), ("any", 2, 2), ("half", 0, 1)],
+    [("fixed", 0, 1), ("sizes and batches", 4, 4), ("batches", 4, 4), ("any", 2, 2), ("half", 0, 1), ("int8", 0, 1)],
 )
 def test_batches_are_formed_where_the_model_takes_them(kind, of_network, of_front, bundles, tmp_path):
     front, network = configs_of(repository_of(bundles[kind], tmp_path))
@@ -119,12 +124,6 @@ def test_frames_of_several_sizes_may_share_a_batch(bundle_path, tmp_path):
     front, _ = configs_of(repository_of(bundle_path, tmp_path))
     frame, encoded = front.input
     assert (frame.allow_ragged_batch, frame.optional, encoded.optional) == (True, True, True)
-
-
-def test_the_front_of_an_int8_model_is_that_of_the_model(bundle_path):
-    manifest = read_manifest(bundle_path)
-    int8 = replace(manifest, spec=replace(manifest.spec, precision="int8", int8_target="cpu"))
-    assert network_config("x", int8) == network_config("x", manifest)
 
 
 def test_weights_beside_the_onnx_file_go_with_it(bundle, tmp_path, monkeypatch):
