@@ -8,22 +8,26 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+from conftest import SMALL_SPEC, small_model
 from triton_double import class_names, read_config, type_name
 
 from cornernet_export import bundle_export
-from cornernet_export.bundle_export import ExportRequest, export_bundle
+from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
 from cornernet_export.cli import main
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.engine_build import EngineOptions
+from cornernet_export.model.rewrite import fold_batch_norms, to_half
+from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.triton_config import to_text
 from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle import Manifest, Verification, read_manifest, write_manifest
 from cornernet_runtime.engine_record import EngineProfile
-from cornernet_runtime.errors import BundleError, OutputError, PluginError
+from cornernet_runtime.errors import BundleError, CornerNetWarning, OutputError, PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import write_picture
 from cornernet_train.shapes import make_scene
@@ -42,20 +46,32 @@ FRONT_PORTS = {
 
 @pytest.fixture(scope="module")
 def bundles(bundle_path, batch_bundle_path, tmp_path_factory):
-    """A bundle of each kind, by name."""
+    """A bundle of each kind, by name; those that are made here are not verified, which takes the most time."""
     folder = tmp_path_factory.mktemp("kinds")
-    export_bundle(ExportRequest(SHIPPED, folder / "batches", sizes=((127, 159),), batch=(1, 4, 4)))
-    export_bundle(ExportRequest(SHIPPED, folder / "any", sizes=((159, 191),), dynamic=True))
-    export_bundle(ExportRequest(SHIPPED, folder / "half", sizes=((127, 127), (159, 95)), precision="fp16"))
+    model = fold_batch_norms(small_model())
+    native = replace(SMALL_SPEC, largest_size=(127, 191), dynamic=True, geometry="native")
+    half = replace(SMALL_SPEC, precision="fp16", other_sizes=((63, 63),))
     for number in range(6):
         write_picture(folder / f"{number}.png", make_scene(11, number).image)
     pictures = tuple(map(str, sorted(folder.glob("*.png"))))
-    export_bundle(ExportRequest(SHIPPED, folder / "int8", sizes=((127, 127),), precision="int8", pictures=pictures))
+    with pytest.warns(CornerNetWarning, match="calibrating on 6 pictures only"):
+        export_bundle(ExportRequest(SHIPPED, folder / "int8", sizes=((95, 95),), precision="int8", pictures=pictures))
     return {
         "fixed": bundle_path,
         "sizes and batches": batch_bundle_path,
-        **{name: folder / name for name in ("batches", "any", "half", "int8")},
+        "batches": write_bundle(folder / "batches", model, replace(SMALL_SPEC, batch=(1, 4, 4))),
+        "any": write_bundle(folder / "any", model, native),
+        "half": write_bundle(folder / "half", to_half(model), half),
+        "int8": folder / "int8",
     }
+
+
+def write_bundle(folder, model, spec):
+    folder.mkdir()
+    save_onnx(build_onnx(model, spec), folder / "model.onnx")
+    files = {"model.onnx": sha256(folder / "model.onnx")}
+    write_manifest(folder, Manifest("a test", spec, files, Verification()))
+    return folder
 
 
 def repository_of(bundle, tmp_path, **options):
@@ -130,7 +146,7 @@ def test_weights_beside_the_onnx_file_go_with_it(bundle, tmp_path, monkeypatch):
     import onnx  # noqa: PLC0415 - the exporter's seconds are spared
 
     monkeypatch.setattr(bundle_export, "EXTERNAL_DATA_LIMIT", 0)
-    bundle_export.save_onnx(onnx.load(bundle / "model.onnx"), bundle / "model.onnx")
+    save_onnx(onnx.load(bundle / "model.onnx"), bundle / "model.onnx")
     side_car = json.loads((bundle / "bundle.json").read_text())
     side_car["files"] = {name: sha256(bundle / name) for name in ("model.onnx", "model.onnx.data")}
     (bundle / "bundle.json").write_text(json.dumps(side_car))
