@@ -35,11 +35,11 @@ def complaint(arguments: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 
 def _lonely(given: set[str], flags: dict[str, str]) -> str | None:
-    """Return which options there are without the engine that they are about; Triton needs an engine's plugin, too."""
-    others = sorted(flags[name] for name in given & set(ENGINE_OPTIONS) if name != "plugin")
-    if "plugin" in given and "triton" not in given:
-        others = sorted([*others, flags["plugin"]])
-    return f"{', '.join(others)}: only with --engine" if others else None
+    """Return which options there are without the engine that they are about."""
+    foreign = given & set(ENGINE_OPTIONS)
+    if "triton" in given and "output" not in given:
+        foreign -= {"plugin"}  # of the engine that the bundle may have
+    return f"{', '.join(sorted(flags[name] for name in foreign))}: only with --engine" if foreign else None
 
 
 def _of_a_bundle(arguments: argparse.Namespace, foreign: list[str]) -> str | None:

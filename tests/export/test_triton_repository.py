@@ -348,6 +348,7 @@ def test_a_file_in_place_of_the_folder_is_refused(bundle_path, tmp_path):
         (["{bundle}/model.onnx", "--triton", "models"], "name the folder: cornernet-export {bundle} --triton models"),
         (["{bundle}", "--triton", "models", "--size", "63x95"], "--size: not with a bundle"),
         (["{bundle}", "--triton", "models", "--tf32"], "--tf32: only with --engine"),
+        (["x.pkl", "--output", "y", "--triton", "models", "--plugin", "x.so"], "--plugin: only with --engine"),
         (["{bundle}", "--triton", "models", "--calibration", "x"], "--calibration: with a bundle only beside --engine"),
     ],
 )
