@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from cornernet_export.cli_usage import complaint
+from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.backends.tensorrt_plugin import search_plugin
 from cornernet_runtime.bundle import ENGINE_NAME
 from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from cornernet_export.triton_repository import TritonRepository
     from cornernet_runtime.bundle import Manifest, Verification
     from cornernet_runtime.engine_record import EngineRecord
     from cornernet_runtime.spec import ModelSpec
@@ -40,12 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.engine:
         search_plugin(arguments.plugin)  # before minutes of work
-    if arguments.output is None:
-        return _add_engine(arguments, arguments.checkpoint)
+    bundle = arguments.checkpoint if arguments.output is None else arguments.output
+    if arguments.triton is not None:
+        check_repository(_triton_request(arguments, bundle))  # as above
+    if arguments.output is not None:
+        if arguments.engine:
+            _tell_what_is_missing()
+        _export(arguments)
     if arguments.engine:
-        _tell_what_is_missing()
-    status = _export(arguments)
-    return _add_engine(arguments, arguments.output) if arguments.engine and status == 0 else status
+        _add_engine(arguments, bundle)
+    if arguments.triton is not None:
+        _print_repository(write_repository(_triton_request(arguments, bundle)))
+    return 0
+
+
+def _triton_request(arguments: argparse.Namespace, bundle: Path) -> TritonRequest:
+    return TritonRequest(bundle, arguments.triton, arguments.plugin, arguments.force)
 
 
 def _tell_what_is_missing() -> None:
@@ -57,7 +69,7 @@ def _tell_what_is_missing() -> None:
         console_for_people().print(f"there will be no engine: {missing}", style="yellow", soft_wrap=True, markup=False)
 
 
-def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
+def _add_engine(arguments: argparse.Namespace, bundle: Path) -> None:
     from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
     from cornernet_export.engine_build import EngineOptions  # noqa: PLC0415 - as above
 
@@ -86,10 +98,9 @@ def _add_engine(arguments: argparse.Namespace, bundle: Path) -> int:
         console.print("kept because of --force, although it failed verification", style="yellow")
     if manifest.engine.plugin is not None and not options.portable and search_plugin() is None:
         console.print(f"to run it: export {PLUGIN_VARIABLE}={arguments.plugin.resolve()}", soft_wrap=True, markup=False)
-    return 0
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> None:
     from cornernet_export.bundle_export import ExportRequest, export_bundle  # noqa: PLC0415 - imports torch
 
     console = console_for_people()
@@ -118,7 +129,6 @@ def _export(arguments: argparse.Namespace) -> int:
         console.print(problem, style="yellow", soft_wrap=True, markup=False)
     if not manifest.verification.passed:
         console.print("kept because of --force, although it failed verification", style="yellow")
-    return 0
 
 
 def _print_verification(console: Console, verification: Verification) -> None:
@@ -177,6 +187,19 @@ def _print_engine(console: Console, engine: EngineRecord, bundle: Path) -> None:
         )
 
 
+def _print_repository(repository: TritonRepository) -> None:
+    """Print what clients call, what Triton needs to run it, and the command that starts it."""
+    console = console_for_people()
+    console.print(
+        f"{repository.folder}: clients call {repository.model}, which calls {repository.network}; that needs "
+        f"{repository.needs}\nto serve it: {repository.command}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if repository.problem is not None:
+        console.print(repository.problem, style="yellow", soft_wrap=True, markup=False)
+
+
 def _sizes(spec: ModelSpec) -> str:
     if spec.dynamic:
         return f"any size up to {spec.largest_size[0]}x{spec.largest_size[1]}"
@@ -198,14 +221,15 @@ def _mark(passed: bool) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cornernet-export",
-        usage="cornernet-export CHECKPOINT --output DIR [options]\n       cornernet-export BUNDLE --engine [options]",
+        usage="cornernet-export CHECKPOINT --output DIR [options]\n"
+        "       cornernet-export BUNDLE [--engine] [--triton DIR] [options]",
         description="Export a CornerNet checkpoint to a bundle: ONNX with its side-car, verified against PyTorch.",
     )
     parser.add_argument(
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="ours (.safetensors) or a published one (.pkl, .pth); with --engine also a bundle, which gets an engine",
+        help="ours (.safetensors) or a published one (.pkl, .pth); with --engine or --triton also a bundle",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to make; not with a bundle")
     parser.add_argument(
@@ -250,9 +274,15 @@ def _parser() -> argparse.ArgumentParser:
         help="who runs an int8 model: ONNX Runtime on a CPU (default), or TensorRT",
     )
     parser.add_argument(
+        "--triton",
+        type=Path,
+        metavar="DIR",
+        help="also make a model repository for Triton, of the engine or the ONNX file",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder if it exists, and keep an fp16 or int8 model or an engine that is off",
+        help="replace the output folders if they exist, and keep an fp16 or int8 model or an engine that is off",
     )
     _add_engine_options(parser.add_argument_group("TensorRT engine"))
     return parser

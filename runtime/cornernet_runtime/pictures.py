@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_SILENT = 0  # OpenCV's LOG_LEVEL_SILENT, which has no name in Python before 5
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -40,15 +41,25 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         FrameError: It cannot be read or decoded.
     """
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-        with quiet_opencv():
-            picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+        content = path.read_bytes()
     except OSError as error:
         raise FrameError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decode_picture(content, str(path))
+
+
+def decode_picture(content: bytes, source: str) -> NDArray[np.uint8]:
+    """Decode the content of a picture's file, as ``read_picture`` does; ``source`` names it in errors.
+
+    Raises:
+        FrameError: It cannot be decoded.
+    """
+    try:
+        with quiet_opencv():
+            picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error as error:
-        raise FrameError(f"{path}: cannot be decoded: {error.err}") from error
+        raise FrameError(f"{source}: cannot be decoded: {error.err}") from error
     if picture is None:
-        raise FrameError(f"{path}: cannot be decoded as a picture")
+        raise FrameError(f"{source}: cannot be decoded as a picture")
     return np.asarray(picture, np.uint8)
 
 
@@ -73,12 +84,13 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV from printing where in its sources a decoder gave up."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5, OpenCV 4
+    level = log.getLogLevel()
+    log.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        log.setLogLevel(level)
 
 
 def _expand(source: str) -> list[Path]:

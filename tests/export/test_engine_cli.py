@@ -163,7 +163,7 @@ def test_a_bundle_takes_no_output(bundle, tmp_path, capsys):
 
 def test_what_is_meant_is_told_where_a_bundle_or_a_part_of_one_is_named(bundle, tmp_path, capsys):
     for arguments, message in (
-        ([str(bundle)], f"{bundle} is a bundle already; --engine adds an engine to it"),
+        ([str(bundle)], "--engine adds an engine to it, --triton DIR makes a model repository of it"),
         ([str(bundle / "model.onnx"), "--engine"], f"name the folder: cornernet-export {bundle} --engine"),
         ([str(tmp_path), "--engine"], f"{tmp_path} is no bundle: it holds no bundle.json"),
     ):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cornernet_runtime.errors import FrameError, OutputError
-from cornernet_runtime.pictures import SUFFIXES, find_pictures, read_picture, write_picture
+from cornernet_runtime.pictures import SUFFIXES, decode_picture, find_pictures, read_picture, write_picture
 
 # EXIF 2.3, table on Orientation: how the stored picture is turned to stand upright.
 UPRIGHT = {
@@ -328,3 +328,13 @@ def test_a_picture_in_a_missing_folder_is_an_output_error(tmp_path):
     path = tmp_path / "missing" / "picture.png"
     with pytest.raises(OutputError, match=f"^cannot write {path}: No such file or directory$"):
         write_picture(path, noise())
+
+
+def test_opencv_4_is_quiet_while_it_decodes(monkeypatch):
+    levels = [3]  # before 5 the level is set by functions of cv2 itself
+    monkeypatch.delattr(cv2.utils, "logging")
+    monkeypatch.setattr(cv2, "getLogLevel", lambda: levels[-1], raising=False)
+    monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    with pytest.raises(FrameError, match="picture 3: cannot be decoded as a picture"):
+        decode_picture(b"no picture", "picture 3")
+    assert levels == [3, 0, 3]
