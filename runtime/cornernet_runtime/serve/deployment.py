@@ -162,12 +162,10 @@ class Replicas:
         if not ray.is_initialized():
             return
         try:
-            if self._request.cluster is None:
-                serve.shutdown()
-            else:
+            if self._request.cluster is not None:
                 serve.delete(self._name)
         finally:
-            ray.shutdown()
+            ray.shutdown()  # ends all that was started here, with no request under way any more
 
 
 def first_line(error: BaseException) -> str:

@@ -53,8 +53,17 @@ class DetectorReplica:
         self._pictures = ThreadPoolExecutor(1, "pictures")
         self._network = ThreadPoolExecutor(1, "network")  # a detector serves one thread at a time
 
+        # Serve closes a batch after its time, whether the one before is done or not, and would let many small ones
+        # wait for each other. So pictures that come while a batch is at work enter the next together, at its end.
+        self._idle = asyncio.Event()
+        self._idle.set()
+
         async def run(frames: list[Frame]) -> list[tuple[Detections | str, int, bool, float]]:
-            return await asyncio.get_running_loop().run_in_executor(self._network, self._detect, frames)
+            self._idle.clear()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._network, self._detect, frames)
+            finally:
+                self._idle.set()
 
         self._batched: Callable[[Frame], Awaitable[tuple[Detections | str, int, bool, float]]] = serve.batch(
             max_batch_size=options.batch, batch_wait_timeout_s=options.batch_wait_s
@@ -85,6 +94,7 @@ class DetectorReplica:
         except FrameError as error:
             return Answer(None, str(error))
         decode_s = time.perf_counter() - start
+        await self._idle.wait()
         found, batch, first, detect_s = await self._batched(frame)
         if isinstance(found, str):
             return Answer(None, found, batch, first, decode_s, detect_s)
