@@ -107,7 +107,8 @@ async def _serve(
     """Run the web server until a signal comes or the replicas cannot be started."""
     from cornernet_runtime.serve.web import create_app  # noqa: PLC0415 - needs FastAPI, an extra
 
-    server = _web_server(create_app(replicas, request.limits, request.token, metrics), request)
+    app = create_app(replicas, request.limits, request.token, metrics, lambda: server.should_exit)
+    server = _web_server(app, request)
     ended = _end_on_signals(server)
     say(f"listening on {address_of(listening)}; loading {request.model.path}")
     starting = asyncio.create_task(_start(replicas, server, say))

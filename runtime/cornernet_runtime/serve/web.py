@@ -6,6 +6,7 @@ Only ``server`` imports this module, when a service starts.
 import asyncio
 import hmac
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
@@ -139,7 +140,13 @@ class _Service:
             raise RefusalError(413, detail)
 
 
-def create_app(replicas: Replicas, limits: Limits, token: bytes | None, metrics: Metrics) -> FastAPI:
+def create_app(
+    replicas: Replicas,
+    limits: Limits,
+    token: bytes | None,
+    metrics: Metrics,
+    ends: Callable[[], bool] = lambda: False,
+) -> FastAPI:
     """Return the application.
 
     Args:
@@ -147,6 +154,7 @@ def create_app(replicas: Replicas, limits: Limits, token: bytes | None, metrics:
         limits: What is refused.
         token: That requests for detections and metrics have to bring; None asks for none.
         metrics: What counts.
+        ends: Says whether the service is about to end, and so every connection after its response.
     """
     service = _Service(replicas, limits, token, metrics)
     app = FastAPI(
@@ -156,7 +164,7 @@ def create_app(replicas: Replicas, limits: Limits, token: bytes | None, metrics:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(_Counted, metrics=metrics)
+    app.add_middleware(_Counted, metrics=metrics, ends=ends)
     _add_detection(app, service)
     _add_state(app, service)
     _add_handlers(app)
@@ -226,8 +234,8 @@ def _add_state(app: FastAPI, service: _Service) -> None:
 class _Counted:
     """Counts requests around the application, as plain ASGI: FastAPI's middleware would copy each body."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, ends: Callable[[], bool]) -> None:
+        self._app, self._metrics, self._ends = app, metrics, ends
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and count it by its route: paths that nobody serves share one name."""
@@ -240,6 +248,8 @@ class _Counted:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._ends():  # or a client would send its next request into a closed connection
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         self._metrics.begin()
