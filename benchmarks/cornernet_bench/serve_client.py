@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cornernet_runtime.errors import ServeError as MeasurementError
+from cornernet_runtime.errors import ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,15 +43,15 @@ class Target:
         """Return what a URL names.
 
         Raises:
-            MeasurementError: It is no URL of HTTP.
+            ServeError: It is no URL of HTTP.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise MeasurementError(f"{url}: no URL: {error}") from error
+            raise ServeError(f"{url}: no URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise MeasurementError(f"{url}: expected a URL such as http://127.0.0.1:8000")
+            raise ServeError(f"{url}: expected a URL such as http://127.0.0.1:8000")
         secure = parts.scheme == "https"
         return cls(parts.hostname, port or (443 if secure else 80), secure, parts.path.rstrip("/"), token)
 

@@ -18,6 +18,7 @@ class Limits:
         answer_s: Seconds in which its detections must be there, waiting and new attempts included.
         waiting: Requests that wait for a replica; further ones are told to come back.
         uploads: Bodies that are received at the same time; the same.
+        uploads_bytes: Of all of them together; the same.
     """
 
     body_bytes: int = 20 * MIB
@@ -26,6 +27,7 @@ class Limits:
     answer_s: float = 30.0
     waiting: int = 128
     uploads: int = 256
+    uploads_bytes: int = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,8 @@ class DetectorReplica:
         loop, start = asyncio.get_running_loop(), time.perf_counter()
         try:
             frame = await loop.run_in_executor(self._pictures, decode_picture, question.picture, "the picture")
-        except FrameError as error:
-            return Answer(None, str(error))
+        except FrameError:
+            return Answer(None, "the picture cannot be decoded; it may be damaged or cut off")
         decode_s = time.perf_counter() - start
         await self._idle.wait()
         found, batch, first, detect_s = await self._batched(frame)

@@ -30,14 +30,11 @@ class Uploads:
 
     Args:
         limits: Bytes, seconds and how many at the same time.
-
-    Attributes:
-        under_way: Bodies that are being received.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.under_way = 0
+        self._under_way = self._held = 0  # bodies, and bytes of them
 
     async def receive(self, stream: AsyncIterable[bytes], declared: str | None, *, waits: bool) -> bytes:
         """Return a body.
@@ -58,37 +55,48 @@ class Uploads:
         exceeds = declared is not None and declared.isdecimal() and int(declared) > limits.body_bytes
         if exceeds and waits:
             raise too_large
-        if self.under_way >= limits.uploads:
-            raise RefusalError(503, "too many uploads at the same time; try again in a second", {"Retry-After": "1"})
-        self.under_way += 1
+        if self._under_way >= limits.uploads:
+            raise _too_many()
+        self._under_way += 1
         try:
             async with asyncio.timeout(limits.upload_s):
-                body = await _joined(stream, 0 if exceeds else limits.body_bytes)
+                body = await self._joined(stream, 0 if exceeds else limits.body_bytes)
         except TimeoutError:
             if exceeds:
                 raise too_large from None
             detail = f"the body did not come within {limits.upload_s:g} seconds; send a smaller picture"
             raise RefusalError(408, detail, CLOSE) from None
         finally:
-            self.under_way -= 1
+            self._under_way -= 1
         if body is None:
             raise too_large
         if not body:
             raise RefusalError(400, "the body is empty; send the bytes of a picture: curl --data-binary @picture.jpg")
         return body
 
+    async def _joined(self, stream: AsyncIterable[bytes], most: int) -> bytes | None:
+        """Return all parts joined, or None after the last if they are more than ``most`` bytes."""
+        parts: list[bytes] = []
+        size = held = 0
+        try:
+            async for part in stream:
+                size += len(part)
+                if size <= most:
+                    parts.append(part)
+                    held += len(part)
+                    self._held += len(part)
+                    if self._held > self._limits.uploads_bytes:
+                        raise _too_many()
+                else:
+                    parts.clear()
+            return b"".join(parts) if size <= most else None
+        finally:
+            self._held -= held
+
 
 CLOSE = {"Connection": "close"}
 
 
-async def _joined(stream: AsyncIterable[bytes], most: int) -> bytes | None:
-    """Return all parts joined, or None after the last if they are more than ``most`` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in stream:
-        size += len(part)
-        if size <= most:
-            parts.append(part)
-        else:
-            parts.clear()
-    return b"".join(parts) if size <= most else None
+def _too_many() -> RefusalError:
+    detail = "too many uploads at the same time; try again in a second"
+    return RefusalError(503, detail, {"Retry-After": "1", **CLOSE})
