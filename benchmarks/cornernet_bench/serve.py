@@ -17,7 +17,7 @@ from cornernet_bench.serve_client import Connection, Load, Target, run_load
 from cornernet_bench.timing import Summary, environment, summarise
 from cornernet_runtime.detect import json_objects
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import CornerNetError, ServeError
+from cornernet_runtime.errors import ServeError
 from cornernet_runtime.pictures import decode_picture, find_pictures
 
 if TYPE_CHECKING:
@@ -164,13 +164,12 @@ def measure(request: ServeLoad, say: Callable[[str, int, int], None]) -> ServeRe
         asyncio.run(_check(target, request.timeout_s))
         asyncio.run(run_load(target, contents, 2 * request.concurrency, request.concurrency, request.timeout_s, _mute))
         before = asyncio.run(_metrics(target, request.timeout_s))
-        loads, bare = [], []
+        loads: list[Load] = []
+        bare: list[float] = []
         for number, count in enumerate(_parts(request.requests, request.rounds)):
             done = sum(load.statuses.total() + load.failures.total() for load in loads)
             tell = lambda now, done=done: say("serving", done + now, request.requests)  # noqa: E731 - of this round
-            loads.append(
-                asyncio.run(run_load(target, contents, count, request.concurrency, request.timeout_s, tell))
-            )
+            loads.append(asyncio.run(run_load(target, contents, count, request.concurrency, request.timeout_s, tell)))
             if detector is not None:
                 say(f"detecting alone, round {number + 1}", 0, 0)
                 bare.append(_alone(detector, frames, request.batch))
@@ -255,9 +254,9 @@ async def _check(target: Target, timeout_s: float) -> None:
     try:
         status, body = await connection.ask("GET", "/ready")
     except (OSError, TimeoutError, ValueError) as error:
-        raise ServeError(
-            f"no service at {target.host}:{target.port}: {error or 'it does not answer'}; start one: cornernet-serve MODEL"
-        ) from error
+        reason = str(error) or f"no answer within {timeout_s:g} seconds"
+        where = f"{target.host}:{target.port}"
+        raise ServeError(f"no service at {where}: {reason}; start one: cornernet-serve MODEL") from error
     finally:
         connection.close()
     if status != 200:

@@ -59,9 +59,8 @@ class Target:
         """Return a request's head, for a body of so many bytes."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         token = f"Authorization: Bearer {self.token}\r\n" if self.token else ""
-        return (
-            f"{method} {self.path}{path} HTTP/1.1\r\nHost: {host}:{self.port}\r\n{token}Content-Length: {length}\r\n\r\n"
-        ).encode()
+        lines = f"{method} {self.path}{path} HTTP/1.1\r\nHost: {host}:{self.port}\r\n"
+        return f"{lines}{token}Content-Length: {length}\r\n\r\n".encode()
 
 
 @dataclass(slots=True)

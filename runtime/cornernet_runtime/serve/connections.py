@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import BaseTransport
+
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -22,8 +23,8 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
     class Patient(HttpToolsProtocol):
         """Closes a connection that has not begun to be served."""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - as uvicorn has it
-            super().connection_made(transport)
+        def connection_made(self, transport: BaseTransport) -> None:
+            super().connection_made(transport)  # type: ignore[arg-type]  # narrower there
             self.loop.call_later(seconds, self._close_if_silent)
 
         def _close_if_silent(self) -> None:

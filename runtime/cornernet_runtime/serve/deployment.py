@@ -9,13 +9,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.errors import ServeError
-from cornernet_runtime.serve.messages import Answer, ModelInfo
 from cornernet_runtime.serve.replica import DetectorReplica
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cornernet_runtime.serve.messages import Question
+    from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
     from cornernet_runtime.serve.options import ServeRequest
 
 DEPLOYMENT = "detector"
@@ -57,9 +56,7 @@ class Replicas:
             import ray  # noqa: PLC0415 - an extra
             from ray import serve  # noqa: F401, PLC0415 - the same
         except ImportError as error:
-            raise ServeError(
-                f'Ray Serve is not installed ({error}); pip install "cornernet-trt[cluster]"'
-            ) from error
+            raise ServeError(f'Ray Serve is not installed ({error}); pip install "cornernet-trt[cluster]"') from error
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         address = self._request.cluster
         own: dict[str, Any] = {"address": address}
@@ -91,7 +88,6 @@ class Replicas:
 
         request = self._request
         deployment = serve.deployment(
-            DetectorReplica,
             name=DEPLOYMENT,
             num_replicas=request.replicas,
             # One batch is at work, and the next is decoded meanwhile.
@@ -106,14 +102,12 @@ class Replicas:
                 "num_gpus": request.gpus,
                 "runtime_env": {"env_vars": {"OPENCV_IO_MAX_IMAGE_PIXELS": str(request.limits.pixels)}},
             },
-        )
+        )(DetectorReplica)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Serve, for those who write deployments
             serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
             try:
-                self._handle = serve.run(
-                    deployment.bind(request.model), name=self._name, route_prefix=None
-                )
+                self._handle = serve.run(deployment.bind(request.model), name=self._name, route_prefix=None)
             except RuntimeError as error:
                 raise ServeError(f"the replicas cannot be started: {first_line(error)}") from error
         info: ModelInfo = self._handle.info.remote().result(timeout_s=request.limits.answer_s)
@@ -152,7 +146,9 @@ class Replicas:
         status = await asyncio.to_thread(serve.status)
         application = status.applications.get(self._name)
         deployment = application.deployments.get(DEPLOYMENT) if application else None
-        return deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        return (
+            sum(count for state, count in deployment.replica_states.items() if state == "RUNNING") if deployment else 0
+        )
 
     def stop(self) -> None:
         """End the replicas, and Ray too where it was started here."""

@@ -6,7 +6,7 @@ has all of it, and no replica needs a port of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cornernet_runtime.serve.messages import Answer
@@ -27,7 +27,7 @@ class Metrics:
         self._registry = prometheus.CollectorRegistry()
         self._text = prometheus.generate_latest
         self.content_type = prometheus.CONTENT_TYPE_LATEST
-        own = {"registry": self._registry}
+        own: dict[str, Any] = {"registry": self._registry}
         self._requests = prometheus.Counter(
             "cornernet_requests", "Responses, by path and status", ["path", "status"], **own
         )
@@ -40,9 +40,7 @@ class Metrics:
         self._decode = prometheus.Histogram(
             "cornernet_decode_seconds", "Decoding a picture, waiting included", buckets=_SECONDS, **own
         )
-        self._detect = prometheus.Histogram(
-            "cornernet_detect_seconds", "Detecting in a batch", buckets=_SECONDS, **own
-        )
+        self._detect = prometheus.Histogram("cornernet_detect_seconds", "Detecting in a batch", buckets=_SECONDS, **own)
         self._retries = prometheus.Counter("cornernet_retries", "Requests sent again, for their replica died", **own)
         self._under_way = prometheus.Gauge("cornernet_requests_under_way", "Requests without their response", **own)
         prometheus.ProcessCollector(registry=self._registry)

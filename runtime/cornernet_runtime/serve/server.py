@@ -15,9 +15,10 @@ from cornernet_runtime.errors import CornerNetError, ServeError
 from cornernet_runtime.serve.connections import patient_protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import uvicorn
+    from fastapi import FastAPI
 
     from cornernet_runtime.serve.deployment import Replicas
     from cornernet_runtime.serve.messages import ModelInfo
@@ -144,17 +145,18 @@ def _end_on_signals(server: uvicorn.Server) -> list[signal.Signals]:
     return came
 
 
-def _web_server(app: object, request: ServeRequest) -> uvicorn.Server:
+def _web_server(app: FastAPI, request: ServeRequest) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415 - an extra
 
     class Server(uvicorn.Server):
         """Leaves signals to ``_end_on_signals``."""
 
-        def capture_signals(self) -> contextlib.AbstractContextManager[None]:
-            return contextlib.nullcontext()
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type] - an ASGI application
+        app,
         http=patient_protocol(request.limits.upload_s),
         ws="none",
         lifespan="off",

@@ -39,8 +39,8 @@ class Uploads:
     async def receive(self, stream: AsyncIterable[bytes], declared: str | None, *, waits: bool) -> bytes:
         """Return a body.
 
-        One that is too large is read to its end all the same, and thrown away, since many clients look for a response only
-        when they have sent everything; the seconds bound that too.
+        One that is too large is read to its end all the same, and thrown away, since many clients look for a response
+        only when they have sent everything; the seconds bound that too.
 
         Args:
             stream: Its parts.

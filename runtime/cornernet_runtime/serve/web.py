@@ -12,7 +12,6 @@ from typing import Annotated, Any, Protocol
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +22,7 @@ from cornernet_runtime.serve.metrics import Metrics
 from cornernet_runtime.serve.options import Limits
 from cornernet_runtime.serve.page import page_and_policy
 from cornernet_runtime.serve.picture_header import FORMATS, header_size
+from cornernet_runtime.serve.schemas import REASONS, Problem, Result, State
 from cornernet_runtime.serve.uploads import RefusalError, Uploads
 from cornernet_runtime.version import __version__
 
@@ -37,51 +37,6 @@ class Replicas(Protocol):
 
     async def running(self) -> int:
         """Return how many replicas are up."""
-
-
-class Problem(BaseModel):
-    """Why there is no result."""
-
-    detail: str = Field(description="What was expected, what came, what to do")
-
-
-class Found(BaseModel):
-    """An object in a picture."""
-
-    label: str
-    score: float = Field(ge=0, le=1)
-    box: Annotated[list[float], Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels")]
-
-
-class Result(BaseModel):
-    """What was found in a picture, turned as its EXIF says."""
-
-    model: str
-    width: int = Field(ge=1, description="Pixels")
-    height: int = Field(ge=1, description="Pixels")
-    detections: list[Found] = Field(description="Best first")
-
-
-class State(BaseModel):
-    """How the service is."""
-
-    status: str
-    model: str | None = None
-    replicas: int | None = None
-
-
-_REASONS = {
-    400: "The body is empty, or no HTTP",
-    401: "The token is missing or wrong",
-    404: "No such address",
-    405: "No such method at this address",
-    408: "The body came too slowly",
-    413: "The body has too many bytes, or the picture too many pixels",
-    415: f"The body is no {FORMATS}",
-    422: "The picture cannot be decoded, or the query is wrong",
-    503: "Not ready, or too many requests wait",
-    504: "The detections took too long",
-}
 
 
 class _Service:
@@ -222,7 +177,9 @@ def _add_state(app: FastAPI, service: _Service) -> None:
             raise RefusalError(503, "no replica is up; one is being started", {"Retry-After": "1"})
         return State(status="ready", model=info.name, replicas=replicas)
 
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "For Prometheus"}}
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "For Prometheus"}
+    }
 
     @app.get("/metrics", responses={**text, **_refusals(401)}, response_class=Response)
     async def metrics(request: Request) -> Response:
@@ -285,18 +242,22 @@ def _add_handlers(app: FastAPI) -> None:
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _REASONS[status]} for status in statuses}
+    """Return what the document says of refusals: JSON, whatever the address gives otherwise."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"content": content, "description": REASONS[status]} for status in statuses}
 
 
 def _add_document(app: FastAPI, *, with_token: bool) -> None:
-    """Say in the OpenAPI document where the token is asked for."""
+    """Add to the OpenAPI document what refusals look like, and where the token is asked for."""
     make = app.openapi
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             content = make()
+            schemas = content.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema()
             if with_token:
-                schemes = content.setdefault("components", {}).setdefault("securitySchemes", {})
+                schemes = content["components"].setdefault("securitySchemes", {})
                 schemes["token"] = {"type": "http", "scheme": "bearer"}
                 for path in ("/detect", "/detect/picture", "/metrics"):
                     for operation in content["paths"][path].values():
@@ -304,4 +265,4 @@ def _add_document(app: FastAPI, *, with_token: bool) -> None:
             app.openapi_schema = content
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign] - FastAPI's way to extend it
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's way to extend it
