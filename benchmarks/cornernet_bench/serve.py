@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import re
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.detections import Detections
 
-_SCORE = 0.3  # the service's own least score
 # A batch of another size may be computed in another order: an object may move by so much, or cross the least score.
 _SCORE_TOLERANCE, _BOX_TOLERANCE = 1e-3, 0.1  # the latter in pixels
 
@@ -43,6 +43,7 @@ class ServeLoad:
         requests: How many in all.
         concurrency: Connections that each wait for a response before the next request.
         rounds: In which the requests are sent; the detector alone takes turns with them.
+        score: Least score of an object.
         timeout_s: For one response.
         token: Of the service, or None.
         model: To run alone in turns and compare with, or None.
@@ -56,6 +57,7 @@ class ServeLoad:
     requests: int = 1000
     concurrency: int = 16
     rounds: int = 4
+    score: float = 0.3
     timeout_s: float = 60.0
     token: str | None = None
     model: Path | None = None
@@ -162,19 +164,27 @@ def measure(request: ServeLoad, say: Callable[[str, int, int], None]) -> ServeRe
         detector.batch(frames[: request.batch])
     try:
         asyncio.run(_check(target, request.timeout_s))
-        asyncio.run(run_load(target, contents, 2 * request.concurrency, request.concurrency, request.timeout_s, _mute))
+        load_with = functools.partial(
+            run_load,
+            target,
+            contents,
+            concurrency=request.concurrency,
+            timeout_s=request.timeout_s,
+            path=f"/detect?score={request.score:g}",
+        )
+        asyncio.run(load_with(requests=2 * request.concurrency, say=_mute))
         before = asyncio.run(_metrics(target, request.timeout_s))
         loads: list[Load] = []
         bare: list[float] = []
         for number, count in enumerate(_parts(request.requests, request.rounds)):
             done = sum(load.statuses.total() + load.failures.total() for load in loads)
             tell = lambda now, done=done: say("serving", done + now, request.requests)  # noqa: E731 - of this round
-            loads.append(asyncio.run(run_load(target, contents, count, request.concurrency, request.timeout_s, tell)))
+            loads.append(asyncio.run(load_with(requests=count, say=tell)))
             if detector is not None:
                 say(f"detecting alone, round {number + 1}", 0, 0)
                 bare.append(_alone(detector, frames, request.batch))
         inside = _inside(before, asyncio.run(_metrics(target, request.timeout_s)), request.requests)
-        alone = None if detector is None else _compare(detector, frames, loads, bare)
+        alone = None if detector is None else _compare(detector, frames, request.score, loads, bare)
     finally:
         if detector is not None:
             detector.close()
@@ -222,7 +232,11 @@ def _alone(detector: Detector, frames: Sequence[NDArray[np.uint8]], batch: int) 
 
 
 def _compare(
-    detector: Detector, frames: Sequence[NDArray[np.uint8]], loads: Sequence[Load], bare: Sequence[float]
+    detector: Detector,
+    frames: Sequence[NDArray[np.uint8]],
+    score: float,
+    loads: Sequence[Load],
+    bare: Sequence[float],
 ) -> Alone:
     answers: dict[int, set[bytes]] = {}
     for load in loads:
@@ -230,7 +244,7 @@ def _compare(
             answers.setdefault(number, set()).add(body)
     differing = 0
     for number, bodies in answers.items():
-        expected = detector(frames[number]).above(_SCORE)
+        expected = detector(frames[number]).above(score)
         differing += not all(_equal(json.loads(body)["detections"], expected) for body in bodies)
     ratios = [load.statuses[200] / load.seconds / fps for load, fps in zip(loads, bare, strict=True)]
     return Alone(float(np.median(bare)), float(np.median(ratios)), len(answers), differing)

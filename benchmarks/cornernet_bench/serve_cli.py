@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import shlex
 import sys
@@ -15,7 +16,6 @@ from cornernet_runtime.cli.common import console_for_people, count_of
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from cornernet_bench.report_blocks import Block
@@ -41,6 +41,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument(
         "--timeout", type=count_text, default=60, metavar="SECONDS", help="for one response (default 60)"
     )
+    parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that the service asks for")
     alone = parser.add_argument_group("the detector alone, on this machine")
     alone.add_argument("--model", type=Path, metavar="MODEL", help="a bundle or an .onnx file (default: not measured)")
@@ -63,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         requests=arguments.requests,
         concurrency=arguments.concurrency,
         rounds=arguments.rounds,
+        score=arguments.score,
         timeout_s=arguments.timeout,
         token=token,
         model=arguments.model,
@@ -121,3 +123,13 @@ def blocks(report: ServeReport) -> Iterator[Block]:
         )
     if report.failed:
         yield Line(f"failed: {count_of(report.failed, 'request')} of {report.requests}", "error")
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value

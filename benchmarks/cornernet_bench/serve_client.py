@@ -150,6 +150,7 @@ async def run_load(
     concurrency: int,
     timeout_s: float,
     say: Callable[[int], None],
+    path: str = "/detect",
 ) -> Load:
     """Send pictures in turn, so many at the same time, and return what came of it.
 
@@ -160,6 +161,7 @@ async def run_load(
         concurrency: Connections, each of which waits for a response before its next request.
         timeout_s: For one response.
         say: Told of each response how many there are.
+        path: Of the requests.
     """
     load, numbers = Load(), iter(range(requests))
     cpu, start = time.process_time(), time.perf_counter()
@@ -169,7 +171,7 @@ async def run_load(
         for number in numbers:
             begin = time.perf_counter()
             try:
-                status, body = await connection.ask("POST", "/detect", pictures[number % len(pictures)])
+                status, body = await connection.ask("POST", path, pictures[number % len(pictures)])
             except (OSError, TimeoutError, ValueError) as error:
                 load.failures[str(error) or type(error).__name__] += 1
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "detector"
 _ATTEMPTS = 3  # of a request whose replica died, the first included
+_CONNECT_S = 5.0
 _OBJECT_STORE = 256 << 20  # bytes, for pictures on their way: one each request under way
 
 
@@ -59,6 +61,8 @@ class Replicas:
             raise ServeError(f'Ray Serve is not installed ({error}); pip install "cornernet-trt[cluster]"') from error
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         address = self._request.cluster
+        if address is not None:
+            check_address(address)
         own: dict[str, Any] = {"address": address}
         if address is None:
             threads = self._request.model.threads * self._request.replicas
@@ -73,10 +77,12 @@ class Replicas:
         except (ConnectionError, ValueError, OSError, RuntimeError) as error:
             if address is None:
                 raise ServeError(f"Ray cannot be started on this machine: {first_line(error)}") from error
-            raise ServeError(
-                f"no Ray cluster at {address}: {first_line(error)}; start one: ray start --head --port 6379, "
-                "then --ray HOST:6379"
-            ) from error
+            raise _no_cluster(address, first_line(error)) from error
+        if address is None:
+            there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+            needed = self._request.gpus * self._request.replicas
+            if needed > there:  # Serve would wait for them for ever
+                raise ServeError(f"this machine has {there:g} GPUs that Ray sees, and the replicas need {needed:g}")
 
     def start(self) -> ModelInfo:
         """Start the replicas and return what they opened, once all are up.
@@ -162,6 +168,22 @@ class Replicas:
                 serve.delete(self._name)
         finally:
             ray.shutdown()  # ends all that was started here, with no request under way any more
+
+
+def check_address(address: str) -> None:
+    """Raise ServeError unless something listens at HOST:PORT, for Ray itself would wait for minutes; others pass."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ServeError:
+    start = "start one: ray start --head --port 6379, then --ray HOST:6379"
+    return ServeError(f"no Ray cluster at {address}: {reason}; {start}")
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import ipaddress
 import math
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,17 +119,44 @@ async def _serve(
         starting.result()  # raises what kept the replicas from starting
     else:
         starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
     return ended[0] if ended else signal.SIGTERM
 
 
 async def _start(replicas: Replicas, server: uvicorn.Server, say: Callable[[str], None]) -> None:
     """Start the replicas beside the web server, which says meanwhile that it is not ready; end it if they fail."""
     try:
-        info: ModelInfo = await asyncio.to_thread(replicas.start)
+        info = await _in_a_thread(replicas.start)
     except CornerNetError:
         server.should_exit = True
         raise
     say(f"ready: {info.description}")
+
+
+async def _in_a_thread(work: Callable[[], ModelInfo]) -> ModelInfo:
+    """Return what a function returns; its thread does not keep the process from ending, as those of asyncio do."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[ModelInfo] = loop.create_future()
+
+    def settle(result: ModelInfo | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - told where it is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="start", daemon=True).start()
+    return await future
 
 
 def _end_on_signals(server: uvicorn.Server) -> list[signal.Signals]:
