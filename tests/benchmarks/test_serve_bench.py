@@ -83,18 +83,12 @@ def run(service, pictures, tmp_path, *more):
     path = tmp_path / "report.json"
     url = f"http://127.0.0.1:{service.server_address[1]}"
     options = [
-        "--images",
-        str(pictures),
-        "--requests",
-        "70",
-        "--concurrency",
-        "5",
-        "--score",
-        str(SCORE),
+        *("--images", str(pictures), "--requests", "70", "--concurrency", "5"),
+        *("--score", str(SCORE)),
         "--json",
         str(path),
     ]
-    status = main(["serve", url, *options, *more])
+    status = main(["serve", url, *options, "--json", str(path), *more])
     return status, json.loads(path.read_text()) if path.exists() else None
 
 

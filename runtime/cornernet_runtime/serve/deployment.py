@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEPLOYMENT = "detector"
 _ATTEMPTS = 3  # of a request whose replica died, the first included
 _CONNECT_S = 5.0
+_INFO_S = 60.0
 _OBJECT_STORE = 256 << 20  # bytes, for pictures on their way: one each request under way
 
 
@@ -90,7 +91,8 @@ class Replicas:
         Raises:
             ServeError: They cannot be started, or cannot open the model.
         """
-        from ray import serve  # noqa: PLC0415 - an extra
+        import ray  # noqa: PLC0415 - an extra
+        from ray import serve  # noqa: PLC0415 - the same
 
         request = self._request
         deployment = serve.deployment(
@@ -116,7 +118,10 @@ class Replicas:
                 self._handle = serve.run(deployment.bind(request.model), name=self._name, route_prefix=None)
             except RuntimeError as error:
                 raise ServeError(f"the replicas cannot be started: {first_line(error)}") from error
-        info: ModelInfo = self._handle.info.remote().result(timeout_s=request.limits.answer_s)
+        try:
+            info: ModelInfo = self._handle.info.remote().result(timeout_s=_INFO_S)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            raise ServeError(f"the replicas were started and do not answer: {first_line(error)}") from error
         if info.problem:
             raise ServeError(info.problem)
         self.info = info

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import signal
 import socket
 import time
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from served import command_of, descendants, start
+from served import command_of, descendants, running, start
 
 from cornernet_runtime.cli.serve import main
 from cornernet_runtime.serve.server import is_loopback
@@ -50,6 +51,20 @@ def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(bundle_path, pict
     while (left := [command_of(pid) for pid in below if command_of(pid)]) and time.monotonic() < end:
         time.sleep(0.1)
     assert left == []
+
+
+def test_too_long_is_504_and_too_many_are_told_to_come_back(bundle_path, picture):
+    # A batch waits for longer than a request may take; 128 pictures can be under way in a replica then, and one waits.
+    options = ["--batch", "64", "--batch-wait", "3000", "--timeout", "1", "--queue", "1"]
+    with running(bundle_path, *options) as service, ThreadPoolExecutor(150) as clients:
+        status, _, body = service.ask(picture)
+        assert (status, json.loads(body)["detail"]) == (504, "no detections within 1 seconds; the service is too busy")
+        answers = [one.result() for one in [clients.submit(service.ask, picture) for _ in range(150)]]
+        refused = [headers for status, headers, _ in answers if status == 503]
+        assert refused
+        assert all(headers["retry-after"] == "1" for headers in refused)
+        assert {status for status, _, _ in answers} <= {200, 503, 504}
+        assert service.ask(path="/health", method="GET")[0] == 200
 
 
 def test_ctrl_c_while_the_model_is_loaded_ends_it_with_130(bundle_path):
