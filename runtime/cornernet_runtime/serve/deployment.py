@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ class Replicas:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, or it warns
+        if self._request.cluster is None and "RAY_AUTH_MODE" not in os.environ:
+            # Ray listens on every interface, and runs what it is sent: only for who has a token that nobody else knows.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:
             import ray  # noqa: PLC0415 - an extra
             from ray import serve  # noqa: F401, PLC0415 - the same
