@@ -192,7 +192,8 @@ def check_address(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> ServeError:
     start = "start one: ray start --head --port 6379, then --ray HOST:6379"
-    return ServeError(f"no Ray cluster at {address}: {reason}; {start}")
+    token = "set RAY_AUTH_MODE=token for one that asks for a token"
+    return ServeError(f"no Ray cluster at {address}: {reason}; {start}; {token}")
 
 
 def first_line(error: BaseException) -> str:
