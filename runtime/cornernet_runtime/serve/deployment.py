@@ -192,8 +192,8 @@ def check_address(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> ServeError:
     start = "start one: ray start --head --port 6379, then --ray HOST:6379"
-    token = "set RAY_AUTH_MODE=token for one that asks for a token"
-    return ServeError(f"no Ray cluster at {address}: {reason}; {start}; {token}")
+    more = "set RAY_AUTH_MODE=token for one that asks for a token"
+    return ServeError(f"no Ray cluster at {address}: {reason}; {start}; {more}")
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import pytest
 from served import command_of, descendants, running, start
 
 from cornernet_runtime.cli.serve import main
-from cornernet_runtime.serve.server import is_loopback
+from cornernet_runtime.serve.server import is_loopback, listen
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip('Ray is not installed: pip install "cornernet-trt[cluster]"', allow_module_level=True)
@@ -143,6 +143,13 @@ def test_no_cluster_at_the_address_is_named(bundle_path):
     service._reader.join()
     assert service.said[-1].startswith(f"error: no Ray cluster at {address}: ")
     assert "ray start --head" in service.said[-1]
+
+
+def test_a_connection_sends_what_it_has_at_once():
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 @pytest.mark.parametrize(
