@@ -12,6 +12,7 @@ from cornernet_bench import (
     latency_cli,
     oracle_cli,
     selftest_cli,
+    serve_cli,
     stream_cli,
     tune_cli,
 )
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     latency_cli.add_command(commands)
     oracle_cli.add_command(commands)
     selftest_cli.add_command(commands)
+    serve_cli.add_command(commands)
     stream_cli.add_command(commands)
     tune_cli.add_command(commands)
     arguments = parser.parse_args(argv)

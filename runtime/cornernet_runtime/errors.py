@@ -49,6 +49,10 @@ class VideoError(CornerNetError):
     """A video, camera or stream that cannot be opened or read, or whose processing failed."""
 
 
+class ServeError(CornerNetError):
+    """A service cannot be started, or its replicas cannot be reached."""
+
+
 class OutputError(CornerNetError):
     """A file or folder that cannot be written, or that exists and was not to be replaced; a window without a screen."""
 

@@ -1,0 +1,135 @@
+"""``cornernet-bench serve``: a running service under load."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cornernet_bench.latency_cli import AS_OBJECT, count_text, progress_bar
+from cornernet_bench.outputs import check_outputs, console_for_report, write_json
+from cornernet_bench.report_blocks import Line, print_blocks, table_of
+from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.records import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.serve import ServeReport
+
+SCHEMA_VERSION = 1  # of the JSON
+
+
+def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
+    """Add the command to those of ``cornernet-bench``."""
+    parser = commands.add_parser(
+        "serve",
+        help="a running service under load",
+        description="Load a service of cornernet-serve with pictures: requests a second, latency, statuses, batches by "
+        "its metrics; with --model beside the detector alone, which takes turns with it, and whose detections are "
+        "compared with the responses. Exit status 1 if a request failed or a response differs.",
+    )
+    parser.add_argument("url", metavar="URL", help="of the service, such as http://127.0.0.1:8000")
+    parser.add_argument("--images", required=True, metavar="DIR", help="pictures to send in turn: a folder or a glob")
+    parser.add_argument("--requests", type=count_text, default=1000, metavar="N", help="in all (default 1000)")
+    parser.add_argument("--concurrency", type=count_text, default=16, metavar="N", help="at once (default 16)")
+    parser.add_argument("--rounds", type=count_text, default=4, metavar="N", help="they come in (default 4)")
+    parser.add_argument(
+        "--timeout", type=count_text, default=60, metavar="SECONDS", help="for one response (default 60)"
+    )
+    parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that the service asks for")
+    alone = parser.add_argument_group("the detector alone, on this machine")
+    alone.add_argument("--model", type=Path, metavar="MODEL", help="a bundle or an .onnx file (default: not measured)")
+    alone.add_argument("--backend", metavar="NAME", help="what runs its network (default: the best here)")
+    alone.add_argument("--batch", type=count_text, default=8, metavar="N", help="pictures a call (default 8)")
+    alone.add_argument("--threads", type=count_text, metavar="N", help="of the CPU (default: one for each core)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the figures {AS_OBJECT}")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from cornernet_bench.serve import ServeLoad, measure  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.cli.serve import read_token  # noqa: PLC0415 - as above
+
+    check_outputs(arguments.json)
+    token = None if arguments.token_file is None else read_token(arguments.token_file).decode()
+    request = ServeLoad(
+        url=arguments.url,
+        images=arguments.images,
+        requests=arguments.requests,
+        concurrency=arguments.concurrency,
+        rounds=arguments.rounds,
+        score=arguments.score,
+        timeout_s=arguments.timeout,
+        token=token,
+        model=arguments.model,
+        backend=arguments.backend,
+        batch=arguments.batch,
+        threads=arguments.threads,
+    )
+    with progress_bar(console_for_people()) as say:
+        report = measure(request, say)
+    try:  # the file first: whoever reads the tables may stop in the midst of them
+        write_json(arguments.json, as_json(report))
+    finally:
+        print_blocks(console_for_report(arguments.json), blocks(report))
+    return 1 if report.failed or (report.alone is not None and report.alone.differing) else 0
+
+
+def as_json(report: ServeReport) -> dict[str, Any]:
+    """Return what ``--json`` writes: the report, when it was made and with which command."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["cornernet-bench", *sys.argv[1:]]),
+        **to_json(report),
+    }
+
+
+def blocks(report: ServeReport) -> Iterator[Block]:
+    """Yield what a report consists of."""
+    yield Line(report.machine)
+    yield Line(
+        f"{report.url}: {count_of(report.requests, 'request')} of {count_of(report.pictures, 'picture')} in turn, "
+        f"{report.concurrency} at once",
+        "heading",
+    )
+    rows = [[status, str(count)] for status, count in report.statuses.items()]
+    rows += [[reason, str(count)] for reason, count in report.failures.items()]
+    yield table_of(["response", "requests"], rows, ["response"])
+    if report.latency is not None:
+        times = report.latency
+        figures = [times.p50_ms, times.p90_ms, times.p95_ms, times.p99_ms, times.mean_ms, report.throughput_rps]
+        headings = ["p50 ms", "p90", "p95", "p99", "mean", "requests/s"]
+        yield table_of(headings, [[f"{one:.1f}" for one in figures]])
+    if report.inside is not None:
+        inside = report.inside
+        yield Line(
+            f"inside: {inside.batches} batches of {inside.mean_batch:.2f} pictures "
+            f"on average; milliseconds a picture: detecting {inside.detect_ms:.1f}, decoding {inside.decode_ms:.1f} "
+            f"(waiting included), CPU of the process that takes requests {inside.front_cpu_ms:.1f}, of this one "
+            f"{report.client_cpu_ms:.1f}; {inside.retries} sent again"
+        )
+    if report.alone is not None:
+        alone = report.alone
+        yield Line(
+            f"the detector alone: {alone.fps:.1f} pictures/s; the service has {alone.ratio:.2f} of that; detections "
+            f"equal for {alone.compared - alone.differing} of {count_of(alone.compared, 'picture')}"
+        )
+    if report.failed:
+        yield Line(f"failed: {count_of(report.failed, 'request')} of {report.requests}", "error")
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value

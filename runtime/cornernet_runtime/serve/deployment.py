@@ -1,0 +1,202 @@
+"""The replicas: a deployment of Ray Serve, and the handle that asks them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from cornernet_runtime.errors import ServeError
+from cornernet_runtime.serve.replica import DetectorReplica
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
+    from cornernet_runtime.serve.options import ServeRequest
+
+DEPLOYMENT = "detector"
+_ATTEMPTS = 3  # of a request whose replica died, the first included
+_CONNECT_S = 5.0
+_INFO_S = 60.0
+_OBJECT_STORE = 256 << 20  # bytes, for pictures on their way: one each request under way
+
+
+class OverloadedError(ServeError):
+    """As many requests wait as may."""
+
+
+class Replicas:
+    """The replicas of one service, started and asked; ``start`` and ``stop`` block, ``ask`` does not.
+
+    Args:
+        request: What to start.
+        on_retry: Called for each request that is sent again, because its replica died.
+
+    Attributes:
+        info: What the replicas opened, or None as long as it is not known.
+    """
+
+    def __init__(self, request: ServeRequest, on_retry: Callable[[], None] = lambda: None) -> None:
+        self._request = request
+        self._name = f"cornernet-serve-{os.getpid()}"  # another service may run in the same cluster
+        self._handle: Any = None
+        self.info: ModelInfo | None = None
+        self._on_retry = on_retry
+
+    def connect(self) -> None:
+        """Start Ray on this machine, or connect to the cluster that was asked for.
+
+        Raises:
+            ServeError: Ray is not installed, or there is no cluster at the address.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, or it warns
+        if self._request.cluster is None and "RAY_AUTH_MODE" not in os.environ:
+            # Ray listens on every interface, and runs what it is sent: only for who has a token that nobody else knows.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        try:
+            import ray  # noqa: PLC0415 - an extra
+            from ray import serve  # noqa: F401, PLC0415 - the same
+        except ImportError as error:
+            raise ServeError(f'Ray Serve is not installed ({error}); pip install "cornernet-trt[cluster]"') from error
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        address = self._request.cluster
+        if address is not None:
+            check_address(address)
+        own: dict[str, Any] = {"address": address}
+        if address is None:
+            threads = self._request.model.threads * self._request.replicas
+            own = {
+                "address": "local",
+                "num_cpus": threads,
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE,
+            }
+        try:
+            ray.init(**own, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
+            if address is None:
+                raise ServeError(f"Ray cannot be started on this machine: {first_line(error)}") from error
+            raise _no_cluster(address, first_line(error)) from error
+        if address is None:
+            there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+            needed = self._request.gpus * self._request.replicas
+            if needed > there:  # Serve would wait for them for ever
+                raise ServeError(f"this machine has {there:g} GPUs that Ray sees, and the replicas need {needed:g}")
+
+    def start(self) -> ModelInfo:
+        """Start the replicas and return what they opened, once all are up.
+
+        Raises:
+            ServeError: They cannot be started, or cannot open the model.
+        """
+        import ray  # noqa: PLC0415 - an extra
+        from ray import serve  # noqa: PLC0415 - the same
+
+        request = self._request
+        deployment = serve.deployment(
+            name=DEPLOYMENT,
+            num_replicas=request.replicas,
+            # One batch is at work, and the next is decoded meanwhile.
+            max_ongoing_requests=2 * request.model.batch,
+            max_queued_requests=request.limits.waiting,
+            health_check_period_s=1,  # of a replica that is gone it learns by this
+            health_check_timeout_s=30,
+            graceful_shutdown_timeout_s=request.drain_s,
+            graceful_shutdown_wait_loop_s=0.1,
+            ray_actor_options={
+                "num_cpus": request.model.threads,
+                "num_gpus": request.gpus,
+                "runtime_env": {"env_vars": {"OPENCV_IO_MAX_IMAGE_PIXELS": str(request.limits.pixels)}},
+            },
+        )(DetectorReplica)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Serve, for those who write deployments
+            serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+            try:
+                self._handle = serve.run(deployment.bind(request.model), name=self._name, route_prefix=None)
+            except RuntimeError as error:
+                raise ServeError(f"the replicas cannot be started: {first_line(error)}") from error
+        try:
+            info: ModelInfo = self._handle.info.remote().result(timeout_s=_INFO_S)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            raise ServeError(f"the replicas were started and do not answer: {first_line(error)}") from error
+        if info.problem:
+            raise ServeError(info.problem)
+        self.info = info
+        return info
+
+    async def ask(self, question: Question) -> Answer:
+        """Return the answer to a question; one whose replica died is put to another.
+
+        Raises:
+            OverloadedError: As many requests wait as may.
+            ServeError: Replicas died under every attempt.
+        """
+        from ray.exceptions import RayActorError  # noqa: PLC0415 - an extra
+        from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError  # noqa: PLC0415 - the same
+
+        for _ in range(_ATTEMPTS):
+            try:
+                answer: Answer = await self._handle.detect.remote(question)
+            except BackPressureError as error:
+                raise OverloadedError("too many requests wait; try again in a second") from error
+            except (RayActorError, ReplicaUnavailableError):
+                self._on_retry()
+                continue
+            return answer
+        raise ServeError(f"{_ATTEMPTS} replicas died over this request; try again, or look into their logs")
+
+    async def running(self) -> int:
+        """Return how many replicas are up."""
+        from ray import serve  # noqa: PLC0415 - an extra
+
+        if self.info is None:
+            return 0
+        status = await asyncio.to_thread(serve.status)
+        application = status.applications.get(self._name)
+        deployment = application.deployments.get(DEPLOYMENT) if application else None
+        return (
+            sum(count for state, count in deployment.replica_states.items() if state == "RUNNING") if deployment else 0
+        )
+
+    def stop(self) -> None:
+        """End the replicas, and Ray too where it was started here."""
+        import ray  # noqa: PLC0415 - an extra
+        from ray import serve  # noqa: PLC0415 - an extra
+
+        if not ray.is_initialized():
+            return
+        try:
+            if self._request.cluster is not None:
+                serve.delete(self._name)
+        finally:
+            ray.shutdown()  # ends all that was started here, with no request under way any more
+
+
+def check_address(address: str) -> None:
+    """Raise ServeError unless something listens at HOST:PORT, for Ray itself would wait for minutes; others pass."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ServeError:
+    start = "start one: ray start --head --port 6379, then --ray HOST:6379"
+    more = "set RAY_AUTH_MODE=token for one that asks for a token"
+    return ServeError(f"no Ray cluster at {address}: {reason}; {start}; {more}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, for one line is what a command prints."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

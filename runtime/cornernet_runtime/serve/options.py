@@ -1,0 +1,80 @@
+"""How a service is to run, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for.
+
+    Attributes:
+        body_bytes: Of a body, as sent.
+        pixels: Width times height of a picture, as its header says.
+        upload_s: Seconds in which a body must have come.
+        answer_s: Seconds in which its detections must be there, waiting and new attempts included.
+        waiting: Requests that wait for a replica; further ones are told to come back.
+        uploads: Bodies that are received at the same time; the same.
+        uploads_bytes: Of all of them together; the same.
+    """
+
+    body_bytes: int = 20 * MIB
+    pixels: int = 40_000_000
+    upload_s: float = 30.0
+    answer_s: float = 30.0
+    waiting: int = 128
+    uploads: int = 256
+    uploads_bytes: int = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The model and how each replica runs it.
+
+    Attributes:
+        path: Bundle folder or ``.onnx`` file, by a path that every machine of the cluster knows.
+        backend: What runs the network; None is the best there.
+        flip: Whether to look at each picture's mirror image too.
+        scales: At which to look at each picture.
+        batch: Most pictures detected in together.
+        batch_wait_s: Seconds for which an incomplete batch waits for more.
+        threads: Of a replica's network on the CPU.
+    """
+
+    path: str
+    backend: str | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    batch: int = 8
+    batch_wait_s: float = 0.005
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """A service.
+
+    Attributes:
+        model: What it detects with.
+        limits: What it refuses.
+        host: Name or address that it listens on.
+        port: The same; 0 takes a free one.
+        token: That requests for detections have to bring; None asks for none.
+        replicas: Detectors, each in a process of its own.
+        gpus: Of each replica, a share or a whole number.
+        cluster: Address of a Ray cluster; None starts Ray on this machine.
+        drain_s: Seconds in which requests under way are finished when the service is to end.
+    """
+
+    model: ModelOptions
+    limits: Limits = Limits()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: bytes | None = None
+    replicas: int = 1
+    gpus: float = 0.0
+    cluster: str | None = None
+    drain_s: float = 30.0

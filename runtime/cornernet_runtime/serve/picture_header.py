@@ -1,0 +1,101 @@
+"""The size of an encoded picture by its header, before anything is decoded.
+
+Only what names the size is read, in a bounded number of steps, whatever the bytes are. OpenCV, which decodes, has the
+same limit (``OPENCV_IO_MAX_IMAGE_PIXELS``), for a file that tells it something else.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from cornernet_runtime.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORMATS = "JPEG, PNG, WebP or BMP"
+_MOST_SEGMENTS = 1000  # of a JPEG before its size; cameras write a dozen, and a colour profile at most 255
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, restarts, start of image
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame and name its size
+
+
+def header_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels as stored, not turned by EXIF, or None for what is in no format of FORMATS.
+
+    Raises:
+        FrameError: The bytes begin as such a picture and name no size, or one without pixels.
+    """
+    read = _reader(content)
+    if read is None:
+        return None
+    try:
+        size = read(content)
+    except (struct.error, IndexError):
+        size = None
+    if size is None or min(size) < 1:
+        raise FrameError("the picture's header is damaged or cut off: it names no width and height")
+    return size
+
+
+def _reader(content: bytes) -> Callable[[bytes], tuple[int, int] | None] | None:
+    if content.startswith(b"\xff\xd8\xff"):
+        return _jpeg
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _webp
+    return _bmp if content.startswith(b"BM") else None
+
+
+def _png(content: bytes) -> tuple[int, int] | None:
+    """Read IHDR, which is the first chunk."""
+    kind, width, height = struct.unpack_from(">4sII", content, 12)
+    return (width, height) if kind == b"IHDR" else None
+
+
+def _jpeg(content: bytes) -> tuple[int, int] | None:
+    """Walk over the segments up to the one that begins the frame."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        if content[at] != 0xFF:
+            return None
+        while content[at + 1] == 0xFF:  # fill bytes
+            at += 1
+            if at > len(content):
+                return None
+        marker = content[at + 1]
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            return width, height
+        if marker in _WITHOUT_LENGTH:
+            at += 2
+            continue
+        (length,) = struct.unpack_from(">H", content, at + 2)
+        at += 2 + length
+    return None
+
+
+def _webp(content: bytes) -> tuple[int, int] | None:
+    """Read the first chunk: lossy, lossless, or the canvas of an extended file."""
+    kind = content[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", content, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X":
+        low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", content, 24)
+        return (high_width << 16 | low_width) + 1, (high_height << 16 | low_height) + 1
+    return None
+
+
+def _bmp(content: bytes) -> tuple[int, int] | None:
+    """Read the header of OS/2 (12 bytes) or of Windows, whose height is negative where rows go down."""
+    (length,) = struct.unpack_from("<I", content, 14)
+    if length == 12:
+        width, height = struct.unpack_from("<HH", content, 18)
+        return width, height
+    width, height = struct.unpack_from("<ii", content, 18)
+    return width, abs(height)
