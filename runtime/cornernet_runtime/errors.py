@@ -49,6 +49,10 @@ class VideoError(CornerNetError):
     """A video, camera or stream that cannot be opened or read, or whose processing failed."""
 
 
+class ClusterError(CornerNetError):
+    """Ray, or a machine that works for it, cannot do what was asked for."""
+
+
 class OutputError(CornerNetError):
     """A file or folder that cannot be written, or that exists and was not to be replaced; a window without a screen."""
 

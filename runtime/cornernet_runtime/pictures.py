@@ -40,15 +40,26 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         FrameError: It cannot be read or decoded.
     """
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-        with quiet_opencv():
-            picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+        content = path.read_bytes()
     except OSError as error:
         raise FrameError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decode_picture(content, str(path))
+
+
+def decode_picture(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode the bytes of a picture's file as ``read_picture`` does; ``name`` is what errors call it.
+
+    Raises:
+        FrameError: It cannot be decoded.
+    """
+    encoded = np.frombuffer(content, np.uint8)
+    try:
+        with quiet_opencv():
+            picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     except cv2.error as error:
-        raise FrameError(f"{path}: cannot be decoded: {error.err}") from error
+        raise FrameError(f"{name}: cannot be decoded: {error.err}") from error
     if picture is None:
-        raise FrameError(f"{path}: cannot be decoded as a picture")
+        raise FrameError(f"{name}: cannot be decoded as a picture")
     return np.asarray(picture, np.uint8)
 
 
