@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pycocotools.coco import COCO
 
+    from cornernet_bench.coco import CocoSet
+    from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
 
 METRICS = (
@@ -76,6 +78,23 @@ class Accuracy:
         return self.pictures == self.listed
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a model found on pictures of a data set, to be judged.
+
+    Attributes:
+        images: Ids of the pictures that were looked at.
+        detections: Of each.
+        seconds: From frames to boxes, of all.
+        scaled_down: As for ``Accuracy``.
+    """
+
+    images: list[Any]
+    detections: list[Detections]
+    seconds: float
+    scaled_down: int
+
+
 def evaluate(
     detector: Detector,
     annotations: Path,
@@ -99,32 +118,47 @@ def evaluate(
             category.
         KeyboardInterrupt: It came, and ``keep_partial`` is off or no picture was seen; or during the judging.
     """
-    from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - an extra, and slow to import
-
     data = read_coco(annotations, images)
-    truth, categories = data.truth, data.categories
     ids = category_ids_of(data, detector.class_names, annotations, images)
-    notes = list(data.notes)
-    objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
-    listed: list[Any] = truth.getImgIds()
+    found: list[Detections] = []
     seen: list[Any] = []
-    if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:
-        kinds = some([name for name, key in categories.items() if key in foreign])
-        notes.append(f"{len(foreign)} objects of {kinds}, which the model does not know, count as not found")
-    rows: list[dict[str, Any]] = []
     seconds, scaled_down = 0.0, 0
     try:
-        for image_id in track(listed):
+        for image_id in track(data.truth.getImgIds()):
             frame = read_picture(data.paths[image_id])
             begin = time.perf_counter()
             detections = detector(frame)
             seconds += time.perf_counter() - begin
             scaled_down += is_too_large(frame.shape[:2], detector.spec, detector.scales)
-            rows += detections.to_coco(image_id, ids)
+            found.append(detections)
             seen.append(image_id)
     except KeyboardInterrupt:
         if not (keep_partial and seen):
             raise
+    return judge_detections(data, ids, detector.class_names, Seen(seen, found, seconds, scaled_down))
+
+
+def judge_detections(data: CocoSet, ids: Sequence[Any], class_names: Sequence[str], found: Seen) -> Accuracy:
+    """Let pycocotools judge what was found.
+
+    Args:
+        data: The data set.
+        ids: Of the category of each class, as ``category_ids_of`` returns them.
+        class_names: Of the model.
+        found: On one picture at least.
+    """
+    from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - an extra, and slow to import
+
+    truth, categories = data.truth, data.categories
+    notes = list(data.notes)
+    objects = [row for row in truth.dataset["annotations"] if not row["iscrowd"]]
+    if foreign := [row["category_id"] for row in objects if row["category_id"] not in ids]:
+        kinds = some([name for name, key in categories.items() if key in foreign])
+        notes.append(f"{len(foreign)} objects of {kinds}, which the model does not know, count as not found")
+    seen = found.images
+    rows: list[dict[str, Any]] = []
+    for image_id, detections in zip(seen, found.detections, strict=True):
+        rows += detections.to_coco(image_id, ids)
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(truth, as_results(truth, rows), "bbox")
         judge.params.imgIds = seen
@@ -146,14 +180,14 @@ def evaluate(
     own = per_class[np.searchsorted(judge.params.catIds, ids)]
     return Accuracy(
         metrics=dict(zip(METRICS, points.tolist(), strict=True)),
-        per_class=dict(zip(detector.class_names, own.tolist(), strict=True)),
+        per_class=dict(zip(class_names, own.tolist(), strict=True)),
         curves=curves,
         notes=tuple(notes),
         pictures=len(seen),
-        listed=len(listed),
+        listed=len(truth.getImgIds()),
         objects=sum(not row["iscrowd"] for image_id in seen for row in truth.imgToAnns[image_id]),
-        detect_ms=1000 * seconds / len(seen),
-        scaled_down=scaled_down,
+        detect_ms=1000 * found.seconds / len(seen),
+        scaled_down=found.scaled_down,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich import box
 from rich.columns import Columns
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress, TaskID, track
 from rich.table import Table
 
 from cornernet_bench.latency_cli import AS_OBJECT
@@ -19,6 +19,8 @@ from cornernet_bench.models import CHECKPOINTS
 from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import (
     INTERRUPTED,
+    RAY_OPTIONS,
+    add_ray_options,
     add_view_options,
     console_for_people,
     count_of,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.accuracy import Accuracy
-    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.spec import ModelSpec
 
 COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
@@ -54,6 +56,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
         "--curves", type=Path, metavar="FILE", help="also draw precision over recall, of one model (.png, .svg, .pdf)"
     )
     add_view_options(parser)
+    cluster = parser.add_argument_group("many machines (bundles and .onnx files; docs/scaling.md)")
+    add_ray_options(cluster)
     parser.set_defaults(run=_run)
 
 
@@ -61,9 +65,11 @@ def _run(arguments: argparse.Namespace) -> int:
     console = console_for_report(arguments.json)
     if arguments.curves and len(arguments.models) > 1:
         raise CornerNetError("--curves draws one model: name one, or leave it away")
+    if arguments.ray is None and (given := [name for name in RAY_OPTIONS if getattr(arguments, name) is not None]):
+        raise CornerNetError(f"--{given[0].replace('_', '-')} goes with --ray ADDRESS")
     check_picture(arguments.curves)
     check_outputs(arguments.json, arguments.curves)
-    rows = _measure(arguments, console)
+    rows = _measure(arguments, console) if arguments.ray is None else _measure_on_ray(arguments, console)
     reports = [_report(row) for row in rows]
     try:  # files first: whoever reads the tables may stop in the midst of them
         write_json(arguments.json, reports[0] if len(reports) == 1 else {"models": reports})
@@ -98,28 +104,62 @@ def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
                     raise
                 console.print(f"interrupted: {path} and what follows was not measured", soft_wrap=True, markup=False)
                 break
-            notes = [f"{arguments.annotations}: {line}" for line in accuracy.notes if not rows]
-            too_large = too_large_note(accuracy.scaled_down, detector.spec.largest_size)
-            views_notes = scales_note(arguments.scales, detector.scales), too_large
-            for line in (*(f"note: {note}" for note in notes), *(f"{path}: {note}" for note in views_notes if note)):
-                console.print(line, soft_wrap=True, markup=False)
-            rows.append(Row(path, detector, accuracy))
+            view = View(detector.backend.name, detector.spec, detector.flip, tuple(detector.scales))
+            rows.append(_noted(Row(path, view, accuracy), arguments, console, first=not rows))
             if not accuracy.complete:
                 break
     return rows
+
+
+def _measure_on_ray(arguments: argparse.Namespace, console: Console) -> list[Row]:
+    """Return the models, whose detections a cluster computed, one model after the other."""
+    from cornernet_bench.accuracy_ray import check_models, evaluate_on_ray  # noqa: PLC0415 - keeps --help quick
+
+    check_models(arguments.models)
+    progress = console_for_people()
+    rows: list[Row] = []
+    for path in arguments.models:
+        with Progress(console=progress, transient=True, disable=not progress.is_terminal) as shown:
+            task = shown.add_task(escape(path), total=None)
+
+            def show(done: int, total: int, _: object, task: TaskID = task, shown: Progress = shown) -> None:
+                shown.update(task, completed=done, total=total or None)
+
+            view, accuracy = evaluate_on_ray(path, arguments, show)
+        rows.append(_noted(Row(path, View(*view), accuracy), arguments, console, first=not rows))
+    return rows
+
+
+def _noted(row: Row, arguments: argparse.Namespace, console: Console, *, first: bool) -> Row:
+    """Print what is to be noted about a row, which is returned."""
+    notes = [f"{arguments.annotations}: {line}" for line in row.accuracy.notes if first]
+    too_large = too_large_note(row.accuracy.scaled_down, row.view.spec.largest_size)
+    views_notes = scales_note(arguments.scales, row.view.scales), too_large
+    for line in (*(f"note: {note}" for note in notes), *(f"{row.path}: {note}" for note in views_notes if note)):
+        console.print(line, soft_wrap=True, markup=False)
+    return row
+
+
+class View(NamedTuple):
+    """How a model looked at pictures."""
+
+    backend: str
+    spec: ModelSpec
+    flip: bool
+    scales: tuple[float, ...]
 
 
 class Row(NamedTuple):
     """A model that was measured."""
 
     path: str
-    detector: Detector
+    view: View
     accuracy: Accuracy
 
     @property
     def geometry(self) -> str:
         """How the model took the pictures."""
-        spec = self.detector.spec
+        spec = self.view.spec
         return spec.geometry if spec.geometry == "native" else " ".join(f"{h}x{w}" for h, w in spec.sizes)
 
     @property
@@ -127,18 +167,18 @@ class Row(NamedTuple):
         """The model, what ran it and how it took the pictures."""
         file = Path(self.path)
         stem = file.stem if file.suffix in CHECKPOINTS else file.name
-        return f"{stem} in {self.detector.backend.name}, {self.geometry}"
+        return f"{stem} in {self.view.backend}, {self.geometry}"
 
 
 def _report(row: Row) -> dict[str, Any]:
-    accuracy, detector = row.accuracy, row.detector
+    accuracy, view = row.accuracy, row.view
     return {
         "model": row.path,
-        "backend": detector.backend.name,
-        "geometry": detector.spec.geometry,
-        "sizes": [] if detector.spec.dynamic else [list(size) for size in detector.spec.sizes],
-        "flip": detector.flip,
-        "scales": list(detector.scales),
+        "backend": view.backend,
+        "geometry": view.spec.geometry,
+        "sizes": [] if view.spec.dynamic else [list(size) for size in view.spec.sizes],
+        "flip": view.flip,
+        "scales": list(view.scales),
         "complete": accuracy.complete,
         "pictures": accuracy.pictures,
         "listed": accuracy.listed,

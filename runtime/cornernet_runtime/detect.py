@@ -129,7 +129,9 @@ def detect_pictures(
         )
         summary.scales, summary.largest_size = detector.scales, detector.spec.largest_size
         targets = _targets(pictures, request.output)  # makes a folder, so only once there is a detector
-        lines = stack.enter_context(_lines(request.json_lines))
+        lines = stack.enter_context(
+            contextlib.nullcontext() if request.json_lines is None else line_writer(request.json_lines)
+        )
         for path in track(pictures):
             clock.start()
             try:
@@ -206,10 +208,13 @@ def _targets(pictures: Sequence[Path], output: Path | None) -> dict[Path, Path]:
 
 
 @contextlib.contextmanager
-def _lines(path: Path | None) -> Iterator[BinaryIO | None]:
-    if path is None:
-        yield None
-    elif str(path) == "-":
+def line_writer(path: Path) -> Iterator[BinaryIO]:
+    """Yield what lines are written to: a file that is there as a whole in the end, or standard output for ``-``.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if str(path) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     else:

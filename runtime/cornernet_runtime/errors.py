@@ -53,6 +53,10 @@ class ServeError(CornerNetError):
     """A service cannot be started, or its replicas cannot be reached."""
 
 
+class ClusterError(CornerNetError):
+    """Ray, or a machine that works for it, cannot do what was asked for."""
+
+
 class OutputError(CornerNetError):
     """A file or folder that cannot be written, or that exists and was not to be replaced; a window without a screen."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import errno
+import math
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_SCALE = 10
+RAY_OPTIONS = ("workers", "worker_cpus", "worker_gpus")  # that need --ray
 INTERRUPTED = 130  # status after Ctrl-C
 # Of a write into what is no file of ours: the error of one of those becomes an OutputError where it is written.
 _TAKES_NOTHING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
@@ -178,6 +180,36 @@ def parse_scales(text: str) -> tuple[float, ...]:
             f"expected distinct numbers above 0 and up to {LARGEST_SCALE} such as 0.5,1,1.5, got {text!r}"
         )
     return scales
+
+
+def whole_number(text: str) -> int:
+    """Return a number of things, 1 or more, for an option."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Return a number of GPUs, whole or a part of one, for an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not (0 <= value < math.inf and (value < 1 or value.is_integer())):
+        raise argparse.ArgumentTypeError(f"expected a whole number or a part of 1, got {text!r}")
+    return value
+
+
+def add_ray_options(group: argparse._ArgumentGroup) -> None:
+    """Add ``--ray`` and what its workers are given; ``RAY_OPTIONS`` go with it only."""
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work by Ray: HOST:PORT of a cluster, auto, or local for this machine",
+    )
+    group.add_argument("--workers", type=whole_number, metavar="N", help="detectors at work (default: as many as fit)")
+    group.add_argument("--worker-cpus", type=whole_number, metavar="C", help="cores for each (default 1)")
+    group.add_argument("--worker-gpus", type=share, metavar="G", help="GPUs for each, such as 1 or 0.5 (default 0)")
 
 
 def console_for_people() -> Console:

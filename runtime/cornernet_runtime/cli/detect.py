@@ -21,7 +21,9 @@ from cornernet_runtime.cli.common import (
     run_command,
     scales_note,
     too_large_note,
+    whole_number,
 )
+from cornernet_runtime.cli.detect_cluster import CLUSTER_OPTIONS, add_cluster_options, detect_on_ray
 from cornernet_runtime.cli.detect_videos import detect_in_videos
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argpars
     from cornernet_runtime.video.detect import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
 
     videos = are_videos(arguments.sources)
+    if arguments.ray is not None:
+        return _detect_on_ray(parser, arguments, videos)
+    _refuse_without_ray(parser, arguments)
     if any(videos):
         if not all(videos):
             parser.error("pictures and videos take a command each")
@@ -59,6 +64,33 @@ def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argpars
         if getattr(arguments, option) != parser.get_default(option):
             parser.error(f"--{option} is for videos and cameras; {arguments.sources[0]} is neither")
     return _detect(arguments)
+
+
+def _refuse_without_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    for option in CLUSTER_OPTIONS:
+        if getattr(arguments, option) is not None:
+            parser.error(f"--{option.replace('_', '-')} goes with --ray ADDRESS")
+    if tables := [source for source in arguments.sources if Path(source).suffix.lower() == ".parquet"]:
+        parser.error(f"{tables[0]}: Parquet files are read with --ray; --ray local needs no other machine")
+
+
+def _detect_on_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace, videos: list[bool]) -> int:
+    from cornernet_runtime.video.addresses import is_address  # noqa: PLC0415 - as above
+    from cornernet_runtime.video.detect import is_live_source  # noqa: PLC0415
+
+    for option in ("corners", "show", "start", "duration"):
+        if getattr(arguments, option) != parser.get_default(option):
+            parser.error(f"--{option} does not go with --ray, which writes the rows of whole files and draws nothing")
+    if arguments.output is None:
+        parser.error("--ray writes Parquet files: name a folder with --output DIR")
+    for source in arguments.sources:
+        if is_address(source) or (is_live_source(source) and not Path(source).exists()):
+            parser.error(f"--ray takes files that all machines see; {source} is none")
+    if any(videos) and not all(videos):
+        parser.error("pictures and videos take a command each")
+    if arguments.every != parser.get_default("every") and not any(videos):
+        parser.error(f"--every is for videos; {arguments.sources[0]} is none")
+    return detect_on_ray(arguments, _print_problem, videos=all(videos))
 
 
 def _detect(arguments: argparse.Namespace) -> int:
@@ -153,18 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     add_view_options(parser)
     videos = parser.add_argument_group("videos, streams and cameras")
     videos.add_argument(
-        "--every", type=_whole_number, default=1, metavar="N", help="look at every Nth frame (default 1)"
+        "--every", type=whole_number, default=1, metavar="N", help="look at every Nth frame (default 1)"
     )
     videos.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS", help="leave out what comes before")
     videos.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after so long")
     videos.add_argument("--show", action="store_true", help="in a window; q, Esc or closing it ends the run")
+    add_cluster_options(parser)
     return parser
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -1,0 +1,1 @@
+"""Detection in data sets and video archives, spread over workers by Ray Data; needs the extra ``cluster``."""

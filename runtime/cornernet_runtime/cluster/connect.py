@@ -1,0 +1,163 @@
+"""The connection to Ray: a cluster that somebody started, or a Ray of its own on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from cornernet_runtime.backends.threads import default_threads
+from cornernet_runtime.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOCAL = "local"
+OBJECT_STORE_BYTES = 256 * 1024**2  # of a Ray of its own: what goes through it are lists of names, and counts
+PROBE_SECONDS = 5.0
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
+_HTTP2_SETTINGS = 4  # type of the frame that answers, in its fourth byte
+_RAY_THREAD = "ray_listen_error_messages"
+START = (
+    "start one with `ray start --head` and give its address, HOST:6379 there, or give `local` for one on this machine"
+)
+
+
+def import_ray() -> Any:  # noqa: ANN401 - an extra
+    """Return Ray, which then sends no usage statistics.
+
+    Raises:
+        ClusterError: It is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it logs to standard error, whatever it is told
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow to import
+        import ray.data  # noqa: PLC0415
+        import ray.util.annotations  # noqa: PLC0415
+    except ImportError as error:
+        raise ClusterError(
+            f'--ray needs Ray Data, which is not installed ({error}); pip install "cornernet-trt[cluster]"'
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connect this process to Ray while the block lasts; a connection that it has already is used, and stays.
+
+    Args:
+        address: HOST:PORT of a cluster that this machine is part of, ``auto`` for the one that was started here, or
+            ``local`` for a Ray of its own, which listens on the loopback interface only and is stopped at the end.
+
+    Raises:
+        ClusterError: Ray is not installed, or there is none at the address, or one of another version.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        with _quiet(ray):
+            yield
+        return
+    options: dict[str, Any] = {"address": address}
+    if address == LOCAL:
+        options |= {
+            "num_cpus": default_threads(),
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    elif address != "auto":
+        _probe(address)
+    try:
+        with _silent_descriptor():
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray at {address} that this machine is part of ({one_line(error)}); {START}") from error
+    try:
+        with _quiet(ray):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def one_line(error: BaseException) -> str:
+    """Return the last line of an error of Ray's, which holds a worker's traceback before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
+    """Leave progress and errors to the caller, for Ray writes pages of both, some of them to standard output."""
+    context = ray.data.DataContext.get_current()
+    told = {"enable_progress_bars": False, "print_on_execution_start": False}
+    before = {name: getattr(context, name) for name in told}
+    log = logging.getLogger("ray.data")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    output = sys.stdout
+    sys.stdout = cast("TextIO", _WithoutRay(output))
+    try:
+        for name, value in told.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        sys.stdout = output
+        log.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+class _WithoutRay:
+    """A stream that takes nothing from the thread of Ray's that repeats what goes wrong on workers.
+
+    That thread minds no option. What ends a run is raised as well, and a worker that died is replaced.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text of another thread."""
+        return len(text) if threading.current_thread().name == _RAY_THREAD else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of any stream
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _silent_descriptor() -> Iterator[None]:
+    """Send descriptor 2 to nowhere: the part of Ray in C++ writes there, which log level it was told, for one."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _probe(address: str) -> None:
+    """Raise ClusterError unless something there speaks HTTP/2 as Ray does, which itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        raise ClusterError(
+            f"expected HOST:PORT of a Ray cluster that this machine is part of, `auto` or `local`, got {address!r}; "
+            "to run on a cluster from elsewhere: ray job submit --address ... -- cornernet-detect ... --ray auto"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
+            connection.settimeout(PROBE_SECONDS)
+            connection.sendall(_HTTP2_HELLO)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray at {address} ({getattr(error, 'strerror', None) or error}); {START}") from error
+    if len(answer) < 4 or answer[3] != _HTTP2_SETTINGS:
+        raise ClusterError(f"no Ray at {address} (somebody else listens there); {START}")

@@ -1,0 +1,53 @@
+"""What a model is without running it: how to use it, and a hash by which all machines know that theirs is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.detector import Detector
+from cornernet_runtime.errors import BundleError
+from cornernet_runtime.files import sha256
+from cornernet_runtime.records import to_json
+
+if TYPE_CHECKING:
+    from cornernet_runtime.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """A model as a run knows it.
+
+    Attributes:
+        spec: How to use it.
+        sha256: Of what decides the results: the spec and the files of the bundle, or the ``.onnx`` file. An engine is
+            left out, for each kind of GPU has its own.
+    """
+
+    spec: ModelSpec
+    sha256: str
+
+
+def identify(path: str) -> ModelIdentity:
+    """Read what a bundle folder or an ``.onnx`` file says of itself.
+
+    Raises:
+        BundleError: It is neither, or the bundle is broken or newer than this version.
+        ModelError: The ``.onnx`` file cannot be loaded, or is not a CornerNet of ours.
+    """
+    model = Path(path)
+    if model.suffix == ".onnx" and model.is_file():
+        with Detector.open(model, "onnxruntime", threads=1) as detector:
+            spec = detector.spec
+        beside = model.with_name(f"{model.name}.data")  # large weights
+        return ModelIdentity(spec, "".join(sha256(file) for file in (model, beside) if file.exists()))
+    if not model.is_dir():
+        raise BundleError(f"{path} is no bundle folder or .onnx file; cornernet-export makes bundles from checkpoints")
+    manifest = read_manifest(model, check_engine=False)
+    files = {name: digest for name, digest in sorted(manifest.files.items()) if name != ENGINE_NAME}
+    content = json.dumps([to_json(manifest.spec), files], sort_keys=True)
+    return ModelIdentity(manifest.spec, hashlib.sha256(content.encode()).hexdigest())

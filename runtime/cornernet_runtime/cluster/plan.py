@@ -1,0 +1,148 @@
+"""What there is to do, cut into parts: the same sources and options give the same parts, wherever and whenever."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cornernet_runtime.cluster.tables import Columns, row_count
+from cornernet_runtime.errors import FrameError
+from cornernet_runtime.pictures import find_pictures
+from cornernet_runtime.video.addresses import is_address
+from cornernet_runtime.video.detect import SUFFIXES as VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+TABLE_SUFFIX = ".parquet"
+Kind = Literal["pictures", "table", "video"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of work that is done whole, and gives one file.
+
+    Attributes:
+        unit: Number of the piece among all, in the order of the results; a video is one unit, whatever its spans.
+        kind: Pictures, rows of a Parquet file, or frames of a video.
+        sources: The pictures' paths; else the one file.
+        first: Row or frame with which it begins.
+        count: Rows or frames; None for a whole video.
+        span: Number of the span of a video; None for a unit that is one part.
+        start: Time of a span's first frame, in ticks of the video; None for its beginning.
+        end: Time of the frame after the last one, in ticks; None for the video's end.
+    """
+
+    unit: int
+    kind: Kind
+    sources: tuple[str, ...]
+    first: int = 0
+    count: int | None = None
+    span: int | None = None
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Of its rows; names sort in the order of the results."""
+        span = "" if self.span is None else f"-{self.span:05d}"
+        return f"{self.unit:08d}{span}{TABLE_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All units of a run.
+
+    Attributes:
+        units: In the order of the results; each video whole.
+        sha256: Of the sources' names, sizes and times of change.
+        sources: How many files there are.
+    """
+
+    units: tuple[Part, ...]
+    sha256: str
+    sources: int
+
+
+def plan_units(sources: Sequence[str], size: int, columns: Columns) -> Plan:
+    """Cut what the sources name into units.
+
+    Args:
+        sources: Pictures, Parquet files with pictures, videos, folders (of pictures, else of Parquet files) and globs.
+        size: Pictures a unit, at most.
+        columns: Of Parquet files.
+
+    Raises:
+        FrameError: A source names nothing or cannot be read, or a Parquet file has no such column.
+        ClusterError: pyarrow is not installed, which reads Parquet files.
+    """
+    files = [file for source in sources for file in _files(source)]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(_state_of(path))
+    units = itertools.chain.from_iterable(
+        _cut(kind, list(group), size, columns) for kind, group in itertools.groupby(files, _kind)
+    )
+    return Plan(tuple(replace(unit, unit=number) for number, unit in enumerate(units)), digest.hexdigest(), len(files))
+
+
+def _files(source: str) -> list[Path]:
+    """Return the files of a source, those of a folder or glob sorted by name."""
+    if is_address(source):
+        raise FrameError(f"{source}: many machines read files, not addresses; name a file that all of them see")
+    path = Path(source)
+    try:
+        if path.is_dir():
+            tables = sorted(item for item in path.iterdir() if _kind(item) == "table" and item.is_file())
+            return tables or find_pictures([source])
+        if path.exists():
+            return [path]
+        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207 - absolute ones too
+    except OSError as error:
+        raise FrameError(f"{source}: cannot be read: {error.strerror or error}") from error
+    others = [match for match in matches if _kind(match) != "pictures"]
+    return others or find_pictures([source])
+
+
+def _kind(path: Path) -> Kind:
+    suffix = path.suffix.lower()
+    if suffix == TABLE_SUFFIX:
+        return "table"
+    return "video" if suffix in VIDEO_SUFFIXES else "pictures"
+
+
+def _state_of(path: Path) -> bytes:
+    """Return what changes when a file does, as far as that is known without reading it."""
+    try:
+        state = path.stat()
+    except OSError:  # it is named where it is read, like any picture that cannot be
+        return f"{path}\0\0".encode(errors="surrogateescape")
+    return f"{path}\0{state.st_size} {state.st_mtime_ns}\0".encode(errors="surrogateescape")
+
+
+def _cut(kind: Kind, files: Sequence[Path], size: int, columns: Columns) -> Iterator[Part]:
+    if kind == "pictures":
+        for start in range(0, len(files), size):
+            names = tuple(map(str, files[start : start + size]))
+            yield Part(0, kind, names, count=len(names))
+    elif kind == "video":
+        for path in files:
+            yield Part(0, kind, (str(path),))
+    else:
+        for path in files:
+            rows = row_count(path, columns)
+            for first in range(0, rows, size):
+                yield Part(0, kind, (str(path),), first=first, count=min(size, rows - first))
+
+
+def spans_of(unit: Part, spans: Iterable[tuple[int, int, int | None, int | None]]) -> list[Part]:
+    """Return the parts of a video that is cut into spans (first frame, count, start, end), or the unit if it is not."""
+    parts = [
+        replace(unit, first=first, count=count, span=number, start=start, end=end)
+        for number, (first, count, start, end) in enumerate(spans)
+    ]
+    return parts if len(parts) > 1 else [unit]
