@@ -20,11 +20,14 @@ SOURCE_ROOTS = [str(ROOT / name) for name in ("export", "runtime", "training", "
 
 @contextlib.contextmanager
 def ray_of_this_machine():
-    """Yield the address of a Ray with two workers' places, on the loopback interface, which this process is part of."""
+    """Yield the address of a Ray with two workers' places, which this process is part of; one that is there serves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(SOURCE_ROOTS))  # for the workers, which Ray starts
         ray = pytest.importorskip("ray", reason="Ray is not installed")
+        if ray.is_initialized():
+            yield ray.get_runtime_context().gcs_address
+            return
         options = {"num_cpus": 2, "object_store_memory": 150 * 1024**2, "include_dashboard": False}
         ray.init("local", **options, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
         try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
+import secrets
 import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import ClusterError
@@ -28,8 +30,8 @@ START = (
 )
 
 
-def import_ray() -> Any:  # noqa: ANN401 - an extra
-    """Return Ray, which then sends no usage statistics.
+def import_ray(part: Literal["data", "serve"] = "data") -> Any:  # noqa: ANN401 - an extra
+    """Return Ray with one of its libraries, which then sends no usage statistics.
 
     Raises:
         ClusterError: It is not installed.
@@ -39,46 +41,64 @@ def import_ray() -> Any:  # noqa: ANN401 - an extra
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
     try:
         import ray  # noqa: PLC0415 - an extra, and slow to import
-        import ray.data  # noqa: PLC0415
         import ray.util.annotations  # noqa: PLC0415
+
+        importlib.import_module(f"ray.{part}")
     except ImportError as error:
         raise ClusterError(
-            f'--ray needs Ray Data, which is not installed ({error}); pip install "cornernet-trt[cluster]"'
+            f'Ray with its library {part} is not installed ({error}); pip install "cornernet-trt[cluster]"'
         ) from error
     return ray
 
 
-@contextlib.contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Connect this process to Ray while the block lasts; a connection that it has already is used, and stays.
+def join(address: str, part: Literal["data", "serve"] = "data", **own: Any) -> None:  # noqa: ANN401 - of Ray
+    """Connect this process to Ray, whose token is used where the cluster asks for one.
 
     Args:
         address: HOST:PORT of a cluster that this machine is part of, ``auto`` for the one that was started here, or
-            ``local`` for a Ray of its own, which listens on the loopback interface only and is stopped at the end.
+            ``local`` for a Ray of its own, which nobody else can use and which ``ray.shutdown()`` ends.
+        part: Library of Ray that is needed.
+        own: Options of ``ray.init`` for a Ray of its own, beyond those that are always given.
 
     Raises:
-        ClusterError: Ray is not installed, or there is none at the address, or one of another version.
+        ClusterError: Ray is not installed, or there is none at the address, or one of another version, or one that asks
+            for another token.
     """
-    ray = import_ray()
-    if ray.is_initialized():
-        with _quiet(ray):
-            yield
-        return
     options: dict[str, Any] = {"address": address}
     if address == LOCAL:
-        options |= {
-            "num_cpus": default_threads(),
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
+        options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False, **own}
     elif address != "auto":
         _probe(address)
+    _provide_token(own=address == LOCAL)
+    ray = import_ray(part)
     try:
         with _silent_descriptor():
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray at {address} that this machine is part of ({one_line(error)}); {START}") from error
+        if address == LOCAL:
+            raise ClusterError(f"Ray cannot be started on this machine: {one_line(error)}") from error
+        raise ClusterError(
+            f"no Ray at {address} that this machine is part of, or one with another token ({one_line(error)}); "
+            f"{START}; a token is taken from RAY_AUTH_TOKEN or from where Ray keeps it"
+        ) from error
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Stay connected to Ray while the block lasts; a connection that this process has already is used, and stays.
+
+    Args:
+        address: As for ``join``; a Ray of its own is stopped at the end.
+
+    Raises:
+        ClusterError: As for ``join``.
+    """
+    if "ray" in sys.modules and (ray := import_ray()).is_initialized():
+        with _quiet(ray):
+            yield
+        return
+    join(address, num_cpus=default_threads())
+    ray = import_ray()
     try:
         with _quiet(ray):
             yield
@@ -144,13 +164,29 @@ def _silent_descriptor() -> Iterator[None]:
         os.close(kept)
 
 
+def _provide_token(*, own: bool) -> None:
+    """Have a Ray of its own ask for a token that nobody else knows; bring the user's to others, which need not ask.
+
+    Ray listens on every interface, and runs what it is sent. It reads these variables when it is imported.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if own:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        return
+    with contextlib.suppress(RuntimeError):  # there is no home folder
+        kept = (Path.home() / ".ray" / "auth_token").is_file()
+        if kept or not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}.isdisjoint(os.environ):
+            os.environ["RAY_AUTH_MODE"] = "token"
+
+
 def _probe(address: str) -> None:
     """Raise ClusterError unless something there speaks HTTP/2 as Ray does, which itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
         raise ClusterError(
             f"expected HOST:PORT of a Ray cluster that this machine is part of, `auto` or `local`, got {address!r}; "
-            "to run on a cluster from elsewhere: ray job submit --address ... -- cornernet-detect ... --ray auto"
+            "to run on a cluster from elsewhere: ray job submit --address ... -- COMMAND --ray auto"
         )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:

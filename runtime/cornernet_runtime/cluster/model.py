@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import BundleError
+from cornernet_runtime.errors import BundleError, ClusterError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.records import to_json
 
@@ -51,3 +51,18 @@ def identify(path: str) -> ModelIdentity:
     files = {name: digest for name, digest in sorted(manifest.files.items()) if name != ENGINE_NAME}
     content = json.dumps([to_json(manifest.spec), files], sort_keys=True)
     return ModelIdentity(manifest.spec, hashlib.sha256(content.encode()).hexdigest())
+
+
+def check_identity(path: str, sha256: str) -> None:
+    """Raise ClusterError unless the model here is that of the machine of the command, whose hash is given.
+
+    Raises:
+        ClusterError: It is another one.
+        CornerNetError: As for ``identify``.
+    """
+    found = identify(path).sha256
+    if found != sha256:
+        raise ClusterError(
+            f"{path} is another model here (SHA-256 {found[:12]}...) than on the machine of this command "
+            f"({sha256[:12]}...); copy the same bundle to every machine, or keep it on a shared disk"
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from cornernet_runtime.cluster.model import identify
+from cornernet_runtime.cluster.model import check_identity
 from cornernet_runtime.cluster.parts import open_part
 from cornernet_runtime.cluster.plan import Part
 from cornernet_runtime.cluster.rows import PartSummary, Row, read_summary, to_bytes, to_table, write_rows
@@ -100,12 +100,7 @@ class Worker:
         import_parquet()
         if task.videos:
             import_av()
-        found = identify(task.model)
-        if found.sha256 != task.sha256:
-            raise ClusterError(
-                f"{task.model} is another model here (SHA-256 {found.sha256[:12]}...) than on the machine of this "
-                f"command ({task.sha256[:12]}...); copy the same bundle to every machine, or keep it on a shared disk"
-            )
+        check_identity(task.model, task.sha256)
         # With more than one core, one frame is prepared or decoded while another is in the network.
         self._workers = 1 if task.cpus < 2 else 2
         threads = max(1, task.cpus // self._workers)

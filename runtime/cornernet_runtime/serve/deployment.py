@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
-import socket
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from cornernet_runtime.cluster.connect import LOCAL, import_ray, join
 from cornernet_runtime.errors import ServeError
 from cornernet_runtime.serve.replica import DetectorReplica
 
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "detector"
 _ATTEMPTS = 3  # of a request whose replica died, the first included
-_CONNECT_S = 5.0
 _INFO_S = 60.0
-_OBJECT_STORE = 256 << 20  # bytes, for pictures on their way: one each request under way
 
 
 class OverloadedError(ServeError):
@@ -52,39 +49,15 @@ class Replicas:
         """Start Ray on this machine, or connect to the cluster that was asked for.
 
         Raises:
-            ServeError: Ray is not installed, or there is no cluster at the address.
+            ClusterError: Ray is not installed, or there is no cluster at the address.
+            ServeError: The machine has fewer GPUs than were asked for.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report home
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, or it warns
-        if self._request.cluster is None and "RAY_AUTH_MODE" not in os.environ:
-            # Ray listens on every interface, and runs what it is sent: only for who has a token that nobody else knows.
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        try:
-            import ray  # noqa: PLC0415 - an extra
-            from ray import serve  # noqa: F401, PLC0415 - the same
-        except ImportError as error:
-            raise ServeError(f'Ray Serve is not installed ({error}); pip install "cornernet-trt[cluster]"') from error
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         address = self._request.cluster
-        if address is not None:
-            check_address(address)
-        own: dict[str, Any] = {"address": address}
+        join(address or LOCAL, "serve", num_cpus=self._request.model.threads * self._request.replicas)
+        ray = import_ray("serve")
         if address is None:
-            threads = self._request.model.threads * self._request.replicas
-            own = {
-                "address": "local",
-                "num_cpus": threads,
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE,
-            }
-        try:
-            ray.init(**own, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
-            if address is None:
-                raise ServeError(f"Ray cannot be started on this machine: {first_line(error)}") from error
-            raise _no_cluster(address, first_line(error)) from error
-        if address is None:
-            there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+            there = ray.cluster_resources().get("GPU", 0)
             needed = self._request.gpus * self._request.replicas
             if needed > there:  # Serve would wait for them for ever
                 raise ServeError(f"this machine has {there:g} GPUs that Ray sees, and the replicas need {needed:g}")
@@ -177,23 +150,6 @@ class Replicas:
                 serve.delete(self._name)
         finally:
             ray.shutdown()  # ends all that was started here, with no request under way any more
-
-
-def check_address(address: str) -> None:
-    """Raise ServeError unless something listens at HOST:PORT, for Ray itself would wait for minutes; others pass."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from error
-
-
-def _no_cluster(address: str, reason: str) -> ServeError:
-    start = "start one: ray start --head --port 6379, then --ray HOST:6379"
-    more = "set RAY_AUTH_MODE=token for one that asks for a token"
-    return ServeError(f"no Ray cluster at {address}: {reason}; {start}; {more}")
 
 
 def first_line(error: BaseException) -> str:

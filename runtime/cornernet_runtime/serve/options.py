@@ -42,6 +42,7 @@ class ModelOptions:
         batch: Most pictures detected in together.
         batch_wait_s: Seconds for which an incomplete batch waits for more.
         threads: Of a replica's network on the CPU.
+        sha256: That the model must have where a replica runs, see ``cluster.model.identify``; None asks for none.
     """
 
     path: str
@@ -51,6 +52,7 @@ class ModelOptions:
     batch: int = 8
     batch_wait_s: float = 0.005
     threads: int = 1
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from cornernet_runtime.cluster.model import check_identity
 from cornernet_runtime.detect import json_objects
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
@@ -70,6 +71,8 @@ class DetectorReplica:
         )(run)
 
     def _open(self, options: ModelOptions) -> None:
+        if options.sha256 is not None:
+            check_identity(options.path, options.sha256)
         detector = Detector.open(
             options.path, options.backend, flip=options.flip, scales=options.scales, threads=options.threads
         )

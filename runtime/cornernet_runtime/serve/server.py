@@ -9,9 +9,10 @@ import math
 import signal
 import socket
 import threading
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.errors import CornerNetError, ServeError
 from cornernet_runtime.serve.connections import patient_protocol
 
@@ -40,10 +41,12 @@ def serve(request: ServeRequest, say: Callable[[str], None]) -> signal.Signals:
         say: Told where it listens, and when it is ready.
 
     Raises:
-        ServeError: It cannot listen there, Ray or the replicas cannot be started, or the model cannot be opened.
+        ServeError: It cannot listen there, or the replicas cannot be started.
+        ClusterError: Ray cannot be started or is not there, or a replica has another model.
+        CornerNetError: The model cannot be opened.
     """
-    if request.cluster is None and not Path(request.model.path).exists():  # Ray needs seconds to say so
-        raise ServeError(f"{request.model.path} does not exist; cornernet-export makes bundles from checkpoints")
+    identity = identify(request.model.path)  # Ray would need seconds to say what is wrong with it
+    request = replace(request, model=replace(request.model, sha256=identity.sha256))
     listening = listen(request.host, request.port)
     try:
         from cornernet_runtime.serve.deployment import Replicas  # noqa: PLC0415 - slow to import

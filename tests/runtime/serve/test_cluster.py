@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +18,10 @@ import pytest
 from served import command_of, descendants, running, start
 
 from cornernet_runtime import Detector
+from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.detect import json_objects
+from cornernet_runtime.serve.options import ModelOptions
+from cornernet_runtime.serve.replica import DetectorReplica
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip('Ray is not installed: pip install "cornernet-trt[cluster]"', allow_module_level=True)
@@ -95,3 +100,12 @@ def test_strangers_are_not_let_into_the_ray_of_a_service(bundle_path):
         service.end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             service.process.wait(timeout=60)
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments:DeprecationWarning")  # within Ray
+def test_a_replica_with_another_model_says_so(bundle_path):
+    options = ModelOptions(str(bundle_path), batch=1, sha256=identify(str(bundle_path)).sha256)
+    opened = asyncio.run(DetectorReplica(options).info())
+    assert (opened.name, opened.problem) == ("small", "")
+    other = asyncio.run(DetectorReplica(replace(options, sha256="0" * 64)).info())
+    assert other.problem.startswith(f"{bundle_path} is another model here (SHA-256 {options.sha256[:12]}...)")

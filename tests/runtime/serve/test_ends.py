@@ -108,7 +108,8 @@ def test_a_host_of_another_machine_is_named(bundle_path, capsys):
 def test_no_model_is_named_before_ray_starts(tmp_path, capsys):
     assert main([str(tmp_path / "none")]) == 1
     said = capsys.readouterr().err
-    assert said == f"error: {tmp_path / 'none'} does not exist; cornernet-export makes bundles from checkpoints\n"
+    expected = "is no bundle folder or .onnx file; cornernet-export makes bundles from checkpoints"
+    assert said == f"error: {tmp_path / 'none'} {expected}\n"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_no_cluster_at_the_address_is_named(bundle_path):
     service = start(bundle_path, "--ray", address)
     assert service.process.wait(timeout=120) == 1
     service._reader.join()
-    assert service.said[-1].startswith(f"error: no Ray cluster at {address}: ")
+    assert service.said[-1].startswith(f"error: no Ray at {address} (")
     assert "ray start --head" in service.said[-1]
 
 

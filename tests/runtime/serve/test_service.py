@@ -284,8 +284,9 @@ def test_a_replica_that_is_killed_loses_no_request(service, pictures, expected):
     before = service.metrics()["cornernet_retries_total"]
 
     def kill(answered):
-        if answered == 50:  # the other fifteen are under way
-            os.kill(replica, signal.SIGKILL)
+        if answered == 50:
+            os.kill(replica, signal.SIGSTOP)  # so that it dies with requests, however slow the load is
+            asyncio.get_running_loop().call_later(0.5, os.kill, replica, signal.SIGKILL)
 
     load = asyncio.run(run_load(Target.of(service.url, TOKEN), pictures, 200, 16, 60, kill, f"/detect?score={SCORE}"))
     assert (load.statuses, load.failures) == (Counter({200: 200}), Counter())
