@@ -24,6 +24,11 @@ def stream_schema():
     return _schema("stream")
 
 
+def serve_schema():
+    """Return the schema of what ``cornernet-bench serve --json`` writes."""
+    return _schema("serve")
+
+
 def _schema(command):
     return json.loads(resources.files("cornernet_bench").joinpath(f"schemas/{command}.schema.json").read_text())
 

@@ -75,7 +75,7 @@ class Inside:
         mean_batch: Pictures of one.
         decode_ms: Of a picture, waiting for the thread that decodes included.
         detect_ms: Of a batch, divided by its pictures.
-        front_cpu_ms: CPU time of the process that takes requests, a request.
+        front_cpu_ms: CPU time of the process that takes requests, a request; None where it does not tell.
         retries: Requests that were sent again inside.
     """
 
@@ -83,7 +83,7 @@ class Inside:
     mean_batch: float
     decode_ms: float
     detect_ms: float
-    front_cpu_ms: float
+    front_cpu_ms: float | None
     retries: int
 
 
@@ -305,6 +305,6 @@ def _inside(before: dict[str, float] | None, after: dict[str, float] | None, req
         mean_batch=pictures / batches,
         decode_ms=1000 * grown["cornernet_decode_seconds_sum"] / pictures,
         detect_ms=1000 * grown["cornernet_detect_seconds_sum"] / pictures,
-        front_cpu_ms=1000 * grown.get("process_cpu_seconds_total", math.nan) / requests,
+        front_cpu_ms=1000 * seconds / requests if (seconds := grown.get("process_cpu_seconds_total")) else None,
         retries=round(grown.get("cornernet_retries_total", 0.0)),
     )

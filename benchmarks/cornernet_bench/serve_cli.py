@@ -109,10 +109,11 @@ def blocks(report: ServeReport) -> Iterator[Block]:
         yield table_of(headings, [[f"{one:.1f}" for one in figures]])
     if report.inside is not None:
         inside = report.inside
+        front = "" if inside.front_cpu_ms is None else f"of the process that takes requests {inside.front_cpu_ms:.1f}, "
         yield Line(
             f"inside: {inside.batches} batches of {inside.mean_batch:.2f} pictures "
             f"on average; milliseconds a picture: detecting {inside.detect_ms:.1f}, decoding {inside.decode_ms:.1f} "
-            f"(waiting included), CPU of the process that takes requests {inside.front_cpu_ms:.1f}, of this one "
+            f"(waiting included), CPU {front}of this one "
             f"{report.client_cpu_ms:.1f}; {inside.retries} sent again"
         )
     if report.alone is not None:

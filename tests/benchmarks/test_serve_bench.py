@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+from json_schema import problems, serve_schema
 
 from cornernet_bench.cli import main
 from cornernet_bench.serve_client import Target
@@ -89,7 +90,9 @@ def run(service, pictures, tmp_path, *more):
         str(path),
     ]
     status = main(["serve", url, *options, "--json", str(path), *more])
-    return status, json.loads(path.read_text()) if path.exists() else None
+    report = json.loads(path.read_text()) if path.exists() else None
+    assert report is None or list(problems(report, serve_schema())) == []
+    return status, report
 
 
 def test_the_figures_are_those_of_the_service(service, pictures, bundle_path, tmp_path, capsys):
@@ -108,6 +111,10 @@ def test_the_figures_are_those_of_the_service(service, pictures, bundle_path, tm
     assert "70 requests of 3 pictures in turn, 5 at once" in said
     assert "detections equal for 3 of 3 pictures" in said
     assert re.search(rf"{report['throughput_rps']:.1f}\s*\n", said)
+    inside["front_cpu_ms"] = None
+    assert list(problems(report, serve_schema())) == []
+    for wrong in ({"surprise": 1}, {"alone": {}}, {"statuses": {"200": "many"}}, {"latency": 1}, {"schema_version": 2}):
+        assert list(problems(report | wrong, serve_schema())), wrong
 
 
 def test_a_status_other_than_200_is_counted_and_fails(service, pictures, tmp_path, capsys):
