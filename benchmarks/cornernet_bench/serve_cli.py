@@ -122,6 +122,8 @@ def blocks(report: ServeReport) -> Iterator[Block]:
             f"the detector alone: {alone.fps:.1f} pictures/s; the service has {alone.ratio:.2f} of that; detections "
             f"equal for {alone.compared - alone.differing} of {count_of(alone.compared, 'picture')}"
         )
+    if "401" in report.statuses:
+        yield Line("the service asks for its token: name the file that holds it with --token-file", "error")
     if report.failed:
         yield Line(f"failed: {count_of(report.failed, 'request')} of {report.requests}", "error")
 
