@@ -35,6 +35,7 @@ class Part:
         span: Number of the span of a video; None for a unit that is one part.
         start: Time of a span's first frame, in ticks of the video; None for its beginning.
         end: Time of the frame after the last one, in ticks; None for the video's end.
+        missing: Of the sources, those that the machine of the command does not see either.
     """
 
     unit: int
@@ -45,6 +46,7 @@ class Part:
     span: int | None = None
     start: int | None = None
     end: int | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -82,12 +84,20 @@ def plan_units(sources: Sequence[str], size: int, columns: Columns) -> Plan:
     """
     files = [file for source in sources for file in _files(source)]
     digest = hashlib.sha256()
+    missing: set[str] = set()
     for path in files:
-        digest.update(_state_of(path))
+        state = _state_of(path)
+        if state is None:
+            missing.add(str(path))
+        digest.update(f"{path}\0{state or ''}\0".encode(errors="surrogateescape"))
     units = itertools.chain.from_iterable(
         _cut(kind, list(group), size, columns) for kind, group in itertools.groupby(files, _kind)
     )
-    return Plan(tuple(replace(unit, unit=number) for number, unit in enumerate(units)), digest.hexdigest(), len(files))
+    numbered = tuple(
+        replace(unit, unit=number, missing=tuple(name for name in unit.sources if name in missing))
+        for number, unit in enumerate(units)
+    )
+    return Plan(numbered, digest.hexdigest(), len(files))
 
 
 def _files(source: str) -> list[Path]:
@@ -115,13 +125,13 @@ def _kind(path: Path) -> Kind:
     return "video" if suffix in VIDEO_SUFFIXES else "pictures"
 
 
-def _state_of(path: Path) -> bytes:
-    """Return what changes when a file does, as far as that is known without reading it."""
+def _state_of(path: Path) -> str | None:
+    """Return what changes when a file does, as far as that is known without reading it; None if it is missing."""
     try:
         state = path.stat()
     except OSError:  # it is named where it is read, like any picture that cannot be
-        return f"{path}\0\0".encode(errors="surrogateescape")
-    return f"{path}\0{state.st_size} {state.st_mtime_ns}\0".encode(errors="surrogateescape")
+        return None
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _cut(kind: Kind, files: Sequence[Path], size: int, columns: Columns) -> Iterator[Part]:

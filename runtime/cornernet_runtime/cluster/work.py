@@ -87,7 +87,13 @@ class Work:
             least = self._request.part_size * self._request.every
             base = self._task.base or ""
             rows = [
-                {"unit": unit.unit, "path": os.fsencode(Path(base, unit.sources[0])), "least": least} for unit in videos
+                {
+                    "unit": unit.unit,
+                    "path": os.fsencode(Path(base, unit.sources[0])),
+                    "seen": not unit.missing,
+                    "least": least,
+                }
+                for unit in videos
             ]
             data = import_ray().data
             for row in data.from_items(rows, override_num_blocks=len(rows)).map(spans_in, num_cpus=1).iter_rows():
