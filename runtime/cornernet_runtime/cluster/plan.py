@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cornernet_runtime.cluster.tables import Columns, row_count
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.pictures import SUFFIXES as PICTURE_SUFFIXES
 from cornernet_runtime.pictures import find_pictures
 from cornernet_runtime.video.addresses import is_address
 from cornernet_runtime.video.detect import SUFFIXES as VIDEO_SUFFIXES
@@ -51,8 +52,7 @@ class Part:
     @property
     def file_name(self) -> str:
         """Of its rows; names sort in the order of the results."""
-        span = "" if self.span is None else f"-{self.span:05d}"
-        return f"{self.unit:08d}{span}{TABLE_SUFFIX}"
+        return file_name_of(self.unit, self.span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,12 @@ def plan_units(sources: Sequence[str], size: int, columns: Columns) -> Plan:
     return Plan(numbered, digest.hexdigest(), len(files))
 
 
+def file_name_of(unit: int, span: int | None) -> str:
+    """Return the name of the file of a part; names sort in the order of the results."""
+    suffix = "" if span is None else f"-{span:05d}"
+    return f"{unit:08d}{suffix}{TABLE_SUFFIX}"
+
+
 def _files(source: str) -> list[Path]:
     """Return the files of a source, those of a folder or glob sorted by name."""
     if is_address(source):
@@ -107,15 +113,29 @@ def _files(source: str) -> list[Path]:
     path = Path(source)
     try:
         if path.is_dir():
-            tables = sorted(item for item in path.iterdir() if _kind(item) == "table" and item.is_file())
-            return tables or find_pictures([source])
+            found = _by_kind(source, (item for item in path.iterdir() if not item.is_dir()))
+            return sorted(found.get("table", ())) or find_pictures([source])
         if path.exists():
             return [path]
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207 - absolute ones too
+        matches = glob.glob(source, recursive=True)  # noqa: PTH207 - absolute ones too
+        found = _by_kind(source, map(Path, matches))
     except OSError as error:
         raise FrameError(f"{source}: cannot be read: {error.strerror or error}") from error
-    others = [match for match in matches if _kind(match) != "pictures"]
-    return others or find_pictures([source])
+    return sorted(found.get("table", found.get("video", ()))) or find_pictures([source])
+
+
+def _by_kind(source: str, paths: Iterable[Path]) -> dict[Kind, list[Path]]:
+    """Return the pictures, Parquet files and videos among others; raise FrameError for more than one kind."""
+    found: dict[Kind, list[Path]] = {}
+    for path in paths:
+        kind = _kind(path)
+        if kind != "pictures" or path.suffix.lower() in PICTURE_SUFFIXES:
+            found.setdefault(kind, []).append(path)
+    if len(found) > 1:
+        names = {"pictures": "pictures", "table": "Parquet files", "video": "videos"}
+        counts = " and ".join(f"{len(found[kind])} {word}" for kind, word in names.items() if kind in found)
+        raise FrameError(f"{source}: holds {counts}; name them apart, by globs such as '*.jpg' and '*.parquet'")
+    return found
 
 
 def _kind(path: Path) -> Kind:
