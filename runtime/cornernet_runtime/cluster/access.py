@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeGuard
 
+import cv2
+
 from cornernet_runtime.errors import ClusterError
 
 _PIECE = 1 << 20  # bytes
@@ -24,6 +26,11 @@ def unseen(path: str, error: OSError) -> ClusterError:
         f"{path}: cannot be read here ({error.strerror or error}), and was there when the run was planned; "
         "keep sources at the same path on every machine, readable, or leave this one out"
     )
+
+
+def is_of_memory(error: BaseException | None) -> bool:
+    """Whether OpenCV had no memory for a picture."""
+    return isinstance(error, cv2.error) and getattr(error, "code", None) == cv2.Error.StsNoMem
 
 
 def check_seen(path: str, *, whole: bool = False) -> None:

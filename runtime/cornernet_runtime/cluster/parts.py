@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cornernet_runtime.cluster.access import check_seen, is_of_machine, unseen
+from cornernet_runtime.cluster.access import check_seen, is_of_machine, is_of_memory, unseen
 from cornernet_runtime.cluster.rows import Row
 from cornernet_runtime.cluster.tables import Columns, read_rows
 from cornernet_runtime.cluster.video_spans import VideoSpan
-from cornernet_runtime.errors import FrameError
+from cornernet_runtime.errors import ClusterError, FrameError
 from cornernet_runtime.pictures import decode_picture, read_picture
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.frame import MICROSECOND, VideoFrame
@@ -86,7 +86,7 @@ class _Pictures:
 
         Raises:
             FrameError: The Parquet file cannot be read.
-            ClusterError: This machine does not see a picture that was there when the run was planned.
+            ClusterError: This machine lacks memory, or does not see a picture that was there when the run was planned.
         """
         for place, (row, content) in enumerate(self._contents()):
             if row.error is not None:
@@ -100,6 +100,8 @@ class _Pictures:
             except FrameError as error:
                 if is_of_machine(error.__cause__) and row.source not in self._part.missing:
                     raise unseen(row.source, error.__cause__) from error
+                if is_of_memory(error.__cause__):
+                    raise ClusterError(str(error)) from error
                 self.failed[place] = Row(row.source, row.index, row.name, error=str(error))
                 continue
             self._rows[place] = row

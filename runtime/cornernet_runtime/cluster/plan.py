@@ -133,7 +133,7 @@ def _by_kind(source: str, paths: Iterable[Path]) -> dict[Kind, list[Path]]:
             found.setdefault(kind, []).append(path)
     if len(found) > 1:
         names = {"pictures": "pictures", "table": "Parquet files", "video": "videos"}
-        counts = " and ".join(f"{len(found[kind])} {word}" for kind, word in names.items() if kind in found)
+        counts = " and ".join(f"{word} ({len(found[kind])})" for kind, word in names.items() if kind in found)
         raise FrameError(f"{source}: holds {counts}; name them apart, by globs such as '*.jpg' and '*.parquet'")
     return found
 

@@ -94,6 +94,16 @@ def test_what_no_source_caused_writes_nothing(kind, problem, worker, table, tmp_
     assert (summary.pictures, summary.failed) == (len(rows), 0)
 
 
+def test_a_picture_for_which_opencv_has_no_memory_ends_the_run(worker, table, monkeypatch):
+    def imdecode(*_):
+        problem = cv2.error("Failed to allocate 3000000000 bytes")
+        problem.code, problem.err = cv2.Error.StsNoMem, "Failed to allocate 3000000000 bytes"
+        raise problem
+
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    assert f"{table}: cannot be decoded: Failed to allocate 3000000000 bytes" in do(worker, only_unit(table))
+
+
 def test_a_damaged_row_group_costs_its_rows_only(worker, table):
     whole = do(worker, only_unit(table))[1]
     column = pq.ParquetFile(table).metadata.row_group(1).column(0)
