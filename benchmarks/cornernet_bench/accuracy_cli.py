@@ -113,7 +113,8 @@ def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
 
 def _measure_on_ray(arguments: argparse.Namespace, console: Console) -> list[Row]:
     """Return the models, whose detections a cluster computed, one model after the other."""
-    from cornernet_bench.accuracy_ray import check_models, evaluate_on_ray  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.accuracy_ray import PART_SIZE, check_models, evaluate_on_ray  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.cluster.request import ClusterRequest  # noqa: PLC0415 - as above
 
     check_models(arguments.models)
     progress = console_for_people()
@@ -125,8 +126,23 @@ def _measure_on_ray(arguments: argparse.Namespace, console: Console) -> list[Row
             def show(done: int, total: int, _: object, task: TaskID = task, shown: Progress = shown) -> None:
                 shown.update(task, completed=done, total=total or None)
 
-            view, accuracy = evaluate_on_ray(path, arguments, show)
-        rows.append(_noted(Row(path, View(*view), accuracy), arguments, console, first=not rows))
+            request = ClusterRequest(
+                model=path,
+                sources=(),
+                output=None,
+                address=arguments.ray,
+                workers=arguments.workers,
+                worker_cpus=arguments.worker_cpus or 1,
+                worker_gpus=arguments.worker_gpus or 0.0,
+                backend=arguments.backend,
+                score=0.0,
+                flip=arguments.flip,
+                scales=arguments.scales,
+                part_size=PART_SIZE,
+            )
+            summary, accuracy = evaluate_on_ray(request, arguments.annotations, arguments.images, show)
+        view = View(summary.parts[0].backend, summary.spec, request.flip, tuple(summary.scales))
+        rows.append(_noted(Row(path, view, accuracy), arguments, console, first=not rows))
     return rows
 
 

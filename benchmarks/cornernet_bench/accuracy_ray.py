@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,15 @@ from cornernet_bench.accuracy import Accuracy, Seen, judge_detections
 from cornernet_bench.coco import category_ids_of, read_coco
 from cornernet_bench.models import CHECKPOINTS
 from cornernet_runtime.cluster.model import identify
-from cornernet_runtime.cluster.request import ClusterRequest
 from cornernet_runtime.cluster.run import detect_on_cluster
 from cornernet_runtime.errors import BackendError, FrameError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
+    from cornernet_runtime.cluster.request import ClusterRequest
+    from cornernet_runtime.cluster.run import ClusterSummary
     from cornernet_runtime.cluster.work import Progress
-    from cornernet_runtime.spec import ModelSpec
 
 PART_SIZE = 64
 
@@ -31,46 +31,31 @@ def check_models(models: Sequence[str]) -> None:
 
 
 def evaluate_on_ray(
-    model: str, arguments: argparse.Namespace, on_progress: Progress
-) -> tuple[tuple[str, ModelSpec, bool, tuple[float, ...]], Accuracy]:
+    request: ClusterRequest, annotations: Path, images: Path, on_progress: Progress
+) -> tuple[ClusterSummary, Accuracy]:
     """Detect on every picture, on the cluster, and let pycocotools judge here.
 
     The rows come back through Ray, so that no folder has to be shared but the model's and the pictures'.
 
     Args:
-        model: Bundle folder or ``.onnx`` file.
-        arguments: Of ``cornernet-bench accuracy``.
+        request: The model and how it is run; the sources are put in here.
+        annotations: As for ``accuracy.evaluate``.
+        images: As for ``accuracy.evaluate``.
         on_progress: As for ``detect_on_cluster``.
 
     Returns:
-        What ran the network, how the model is used, whether mirrored too, and the scales; and the accuracy, which is
-        that of ``accuracy.evaluate`` but for the times.
+        What the run came to; and the accuracy, which is that of ``accuracy.evaluate`` but for the times.
 
     Raises:
         FrameError: As ``accuracy.evaluate``.
         CornerNetError: As ``detect_on_cluster``.
     """
-    data = read_coco(arguments.annotations, arguments.images)
-    class_names = identify(model).spec.class_names
-    ids = category_ids_of(data, class_names, arguments.annotations, arguments.images)
+    data = read_coco(annotations, images)
+    class_names = identify(request.model).spec.class_names
+    ids = category_ids_of(data, class_names, annotations, images)
     listed = data.truth.getImgIds()
-    summary = detect_on_cluster(
-        ClusterRequest(
-            model=model,
-            sources=tuple(str(data.paths[image_id]) for image_id in listed),
-            output=None,
-            address=arguments.ray,
-            workers=arguments.workers,
-            worker_cpus=arguments.worker_cpus or 1,
-            worker_gpus=arguments.worker_gpus or 0.0,
-            backend=arguments.backend,
-            score=0.0,
-            flip=arguments.flip,
-            scales=arguments.scales,
-            part_size=PART_SIZE,
-        ),
-        on_progress,
-    )
+    sources = tuple(str(data.paths[image_id]) for image_id in listed)
+    summary = detect_on_cluster(replace(request, sources=sources), on_progress)
     found = []
     for row in summary.rows:
         if row.detections is None:
@@ -82,5 +67,4 @@ def evaluate_on_ray(
         sum(part.detecting_s for part in summary.parts),
         sum(part.scaled_down for part in summary.parts),
     )
-    view = summary.parts[0].backend, summary.spec, arguments.flip, tuple(summary.scales)
-    return view, judge_detections(data, ids, class_names, seen)
+    return summary, judge_detections(data, ids, class_names, seen)

@@ -80,7 +80,7 @@ def detect_on_ray(arguments: argparse.Namespace, print_problem: Callable[[str], 
         with _progress(console) as progress:
             summary = detect_on_cluster(request, _Shown(progress).show, print_problem)
         if arguments.json is not None and summary.folder is not None:
-            write_json_lines(arguments.json, summary.folder.rows())
+            write_json_lines(arguments.json, summary.read_rows())
     except KeyboardInterrupt:
         print_problem(
             f"interrupted: finished parts are kept in {arguments.output}; the same command goes on from there"
@@ -166,8 +166,7 @@ def _speed(summary: ClusterSummary, seconds: float, noun: str) -> str:
 def _table_of_pictures(summary: ClusterSummary) -> Table:
     table = Table("picture", "size", "objects", box=box.SIMPLE_HEAD)
     table.add_column("best", justify="right")
-    rows = summary.folder.rows() if summary.folder is not None else iter(summary.rows)
-    for row in itertools.islice((row for row in rows if row.detections is not None), SHOWN):
+    for row in itertools.islice((row for row in summary.read_rows() if row.detections is not None), SHOWN):
         found = row.detections
         if found is None or row.size is None:
             continue

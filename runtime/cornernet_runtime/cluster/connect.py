@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import secrets
@@ -103,7 +104,8 @@ def connected(address: str) -> Iterator[None]:
         with _quiet(ray):
             yield
     finally:
-        ray.shutdown()
+        with contextlib.redirect_stdout(io.StringIO()):  # it repeats there what it held back of workers that died
+            ray.shutdown()
 
 
 def one_line(error: BaseException) -> str:

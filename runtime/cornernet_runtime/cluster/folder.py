@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cluster.plan import TABLE_SUFFIX
+from cornernet_runtime.cluster.plan import TABLE_SUFFIX, file_name_of
 from cornernet_runtime.cluster.rows import Row, read_rows, read_summary
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import make_folder, write_atomically
 from cornernet_runtime.records import RecordError, from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cornernet_runtime.cluster.plan import Part
@@ -76,7 +76,7 @@ class RunFolder:
     """A folder with ``run.json`` and, in ``parts``, a Parquet file for each part that is done.
 
     Args:
-        path: Of the folder, which is made; one of the same run is gone on with.
+        path: Of the folder, which is made, and is the run's from ``claim`` on; one of the same run is gone on with.
         run: Which run it is.
 
     Raises:
@@ -96,13 +96,23 @@ class RunFolder:
                 raise OutputError(
                     f"{path} holds other things than a run of --ray: name a new or empty folder with --output"
                 )
-            else:
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be used: {error.strerror or error}") from error
+
+    def claim(self) -> None:
+        """Make it the folder of this run, for the parts that are to come.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            if not self._record.exists():
                 self._write(None)
             make_folder(self.parts)
             for left in self.parts.glob(f".*{TABLE_SUFFIX}.*"):  # of workers that were killed
                 left.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be used: {error.strerror or error}") from error
+            raise OutputError(f"{self.path}: cannot be used: {error.strerror or error}") from error
 
     def _same_run(self, text: str) -> Totals | None:
         """Return the totals if that run is finished; raise OutputError for another one."""
@@ -150,14 +160,14 @@ class RunFolder:
             except OSError as error:
                 raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
 
-    def rows(self) -> Iterator[Row]:
-        """Yield all rows, in order.
+    def rows(self, parts: Iterable[PartSummary]) -> Iterator[Row]:
+        """Yield the rows of some parts, one part after the other; other files may be left of a video's spans.
 
         Raises:
             OutputError: A file cannot be read.
         """
-        for path in self.files():
-            yield from read_rows(path)
+        for part in parts:
+            yield from read_rows(self.parts / file_name_of(part.unit, part.span))
 
     def finish(self, totals: Totals) -> None:
         """Note that all is done.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from cornernet_runtime.cluster.access import check_seen, is_of_machine, is_of_memory, unseen
 from cornernet_runtime.cluster.rows import Row
 from cornernet_runtime.cluster.tables import Columns, read_rows
 from cornernet_runtime.cluster.video_spans import VideoSpan
-from cornernet_runtime.errors import FrameError
+from cornernet_runtime.errors import ClusterError, FrameError
 from cornernet_runtime.pictures import decode_picture, read_picture
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.frame import MICROSECOND, VideoFrame
@@ -48,6 +49,7 @@ def open_part(part: Part, *, every: int, columns: Columns, threads: int) -> Fram
 
     Raises:
         VideoError: It is of a video that cannot be opened.
+        ClusterError: This machine does not see a video that was there when the run was planned.
     """
     return _Video(part, every, threads) if part.kind == "video" else _Pictures(part, columns)
 
@@ -57,6 +59,8 @@ class _Video:
         self.failed: dict[int, Row] = {}
         whole = part.span is None
         path = part.sources[0]
+        if path not in part.missing:
+            check_seen(path)
         self.source: Source = VideoPart(VideoFile(path), every=every) if whole else VideoSpan(part, every, threads)
 
     def row(self, frame: VideoFrame, detections: Detections) -> Row:
@@ -82,14 +86,22 @@ class _Pictures:
 
         Raises:
             FrameError: The Parquet file cannot be read.
+            ClusterError: This machine lacks memory, or does not see a picture that was there when the run was planned.
         """
         for place, (row, content) in enumerate(self._contents()):
+            if row.error is not None:
+                self.failed[place] = row
+                continue
             name = row.source if row.name is None else f"{row.source}: {row.name}"
             try:
                 if content is None and self._part.kind == "table":
                     raise FrameError(f"{name}, row {row.index}: no picture")  # noqa: TRY301 - one way for all
                 image = read_picture(Path(row.source)) if content is None else decode_picture(content, name)
             except FrameError as error:
+                if is_of_machine(error.__cause__) and row.source not in self._part.missing:
+                    raise unseen(row.source, error.__cause__) from error
+                if is_of_memory(error.__cause__):
+                    raise ClusterError(str(error)) from error
                 self.failed[place] = Row(row.source, row.index, row.name, error=str(error))
                 continue
             self._rows[place] = row
@@ -108,5 +120,5 @@ class _Pictures:
             yield from ((Row(path, 0), None) for path in part.sources)
             return
         rows = read_rows(Path(part.sources[0]), part.first, part.count or 0, self._columns)
-        for number, name, content in rows:
-            yield Row(part.sources[0], number, name), content
+        for row in rows:
+            yield Row(part.sources[0], row.number, row.name, error=row.error), row.content

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cornernet_runtime.cluster.tables import Columns, row_count
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.pictures import SUFFIXES as PICTURE_SUFFIXES
 from cornernet_runtime.pictures import find_pictures
 from cornernet_runtime.video.addresses import is_address
 from cornernet_runtime.video.detect import SUFFIXES as VIDEO_SUFFIXES
@@ -35,6 +36,7 @@ class Part:
         span: Number of the span of a video; None for a unit that is one part.
         start: Time of a span's first frame, in ticks of the video; None for its beginning.
         end: Time of the frame after the last one, in ticks; None for the video's end.
+        missing: Of the sources, those that the machine of the command does not see either.
     """
 
     unit: int
@@ -45,12 +47,12 @@ class Part:
     span: int | None = None
     start: int | None = None
     end: int | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def file_name(self) -> str:
         """Of its rows; names sort in the order of the results."""
-        span = "" if self.span is None else f"-{self.span:05d}"
-        return f"{self.unit:08d}{span}{TABLE_SUFFIX}"
+        return file_name_of(self.unit, self.span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,26 @@ def plan_units(sources: Sequence[str], size: int, columns: Columns) -> Plan:
     """
     files = [file for source in sources for file in _files(source)]
     digest = hashlib.sha256()
+    missing: set[str] = set()
     for path in files:
-        digest.update(_state_of(path))
+        state = _state_of(path)
+        if state is None:
+            missing.add(str(path))
+        digest.update(f"{path}\0{state or ''}\0".encode(errors="surrogateescape"))
     units = itertools.chain.from_iterable(
         _cut(kind, list(group), size, columns) for kind, group in itertools.groupby(files, _kind)
     )
-    return Plan(tuple(replace(unit, unit=number) for number, unit in enumerate(units)), digest.hexdigest(), len(files))
+    numbered = tuple(
+        replace(unit, unit=number, missing=tuple(name for name in unit.sources if name in missing))
+        for number, unit in enumerate(units)
+    )
+    return Plan(numbered, digest.hexdigest(), len(files))
+
+
+def file_name_of(unit: int, span: int | None) -> str:
+    """Return the name of the file of a part; names sort in the order of the results."""
+    suffix = "" if span is None else f"-{span:05d}"
+    return f"{unit:08d}{suffix}{TABLE_SUFFIX}"
 
 
 def _files(source: str) -> list[Path]:
@@ -97,15 +113,29 @@ def _files(source: str) -> list[Path]:
     path = Path(source)
     try:
         if path.is_dir():
-            tables = sorted(item for item in path.iterdir() if _kind(item) == "table" and item.is_file())
-            return tables or find_pictures([source])
+            found = _by_kind(source, (item for item in path.iterdir() if not item.is_dir()))
+            return sorted(found.get("table", ())) or find_pictures([source])
         if path.exists():
             return [path]
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207 - absolute ones too
+        matches = glob.glob(source, recursive=True)  # noqa: PTH207 - absolute ones too
+        found = _by_kind(source, map(Path, matches))
     except OSError as error:
         raise FrameError(f"{source}: cannot be read: {error.strerror or error}") from error
-    others = [match for match in matches if _kind(match) != "pictures"]
-    return others or find_pictures([source])
+    return sorted(found.get("table", found.get("video", ()))) or find_pictures([source])
+
+
+def _by_kind(source: str, paths: Iterable[Path]) -> dict[Kind, list[Path]]:
+    """Return the pictures, Parquet files and videos among others; raise FrameError for more than one kind."""
+    found: dict[Kind, list[Path]] = {}
+    for path in paths:
+        kind = _kind(path)
+        if kind != "pictures" or path.suffix.lower() in PICTURE_SUFFIXES:
+            found.setdefault(kind, []).append(path)
+    if len(found) > 1:
+        names = {"pictures": "pictures", "table": "Parquet files", "video": "videos"}
+        counts = " and ".join(f"{word} ({len(found[kind])})" for kind, word in names.items() if kind in found)
+        raise FrameError(f"{source}: holds {counts}; name them apart, by globs such as '*.jpg' and '*.parquet'")
+    return found
 
 
 def _kind(path: Path) -> Kind:
@@ -115,13 +145,13 @@ def _kind(path: Path) -> Kind:
     return "video" if suffix in VIDEO_SUFFIXES else "pictures"
 
 
-def _state_of(path: Path) -> bytes:
-    """Return what changes when a file does, as far as that is known without reading it."""
+def _state_of(path: Path) -> str | None:
+    """Return what changes when a file does, as far as that is known without reading it; None if it is missing."""
     try:
         state = path.stat()
     except OSError:  # it is named where it is read, like any picture that cannot be
-        return f"{path}\0\0".encode(errors="surrogateescape")
-    return f"{path}\0{state.st_size} {state.st_mtime_ns}\0".encode(errors="surrogateescape")
+        return None
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _cut(kind: Kind, files: Sequence[Path], size: int, columns: Columns) -> Iterator[Part]:

@@ -17,7 +17,7 @@ from cornernet_runtime.geometry import usable_scales
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cornernet_runtime.cluster.request import ClusterRequest
     from cornernet_runtime.cluster.rows import PartSummary, Row
@@ -44,6 +44,14 @@ class ClusterSummary:
     computed: tuple[PartSummary, ...] = ()
     folder: RunFolder | None = None
     rows: tuple[Row, ...] = ()
+
+    def read_rows(self) -> Iterator[Row]:
+        """Yield all rows in order, from the folder where there is one.
+
+        Raises:
+            OutputError: A file cannot be read.
+        """
+        yield from self.rows if self.folder is None else self.folder.rows(self.parts)
 
     @property
     def totals(self) -> Totals:
@@ -100,6 +108,8 @@ def detect_on_cluster(
     parts = () if folder is None else folder.finished_parts()
     if not parts:
         with connected(request.address):
+            if folder is not None:  # not before: the address may be wrong, and the next command another run
+                folder.claim()
             run.do()
         parts = run.summaries
     scales = usable_scales(request.scales, model.spec)

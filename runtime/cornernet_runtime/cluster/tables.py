@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cornernet_runtime.cluster.access import is_of_machine, unseen
 from cornernet_runtime.errors import ClusterError, FrameError
 
 if TYPE_CHECKING:
@@ -56,36 +58,72 @@ def row_count(path: Path, columns: Columns) -> int:
         return int(file.metadata.num_rows)
 
 
-def read_rows(path: Path, first: int, count: int, columns: Columns) -> Iterator[tuple[int, str | None, bytes | None]]:
-    """Yield number, name and encoded picture of some rows; None for what a row lacks.
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a Parquet file.
 
-    Only the row groups that hold them are read, a few rows at a time.
+    Attributes:
+        number: Of the row in the file, from 0.
+        name: Of its picture, or None.
+        content: Its encoded picture, or None.
+        error: Why the row cannot be read, or None.
+    """
+
+    number: int
+    name: str | None = None
+    content: bytes | None = None
+    error: str | None = None
+
+
+def read_rows(path: Path, first: int, count: int, columns: Columns) -> Iterator[TableRow]:
+    """Yield some rows.
+
+    Only the row groups that hold them are read, a few rows at a time. Where one is damaged, its rows from the damage on
+    have an error.
 
     Raises:
-        FrameError: The file cannot be read, or a column is not there or holds no bytes.
+        FrameError: The file cannot be opened, is another one than it was, or a column is not there or holds no bytes.
+        ClusterError: This machine cannot read on.
     """
-    arrow_errors = _errors()
     with _opened(path) as file:
         image, name = _chosen(path, file.schema_arrow, columns)
-        groups: list[int] = []
-        start = begin = 0
+        if file.metadata.num_rows < first + count:
+            raise FrameError(
+                f"{path}: expected {first + count} rows or more, as there were, got {file.metadata.num_rows}"
+            )
+        end = 0
         for group in range(file.metadata.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
+            start, end = end, end + file.metadata.row_group(group).num_rows
             if start < first + count and end > first:
-                begin = begin if groups else start
-                groups.append(group)
-            start = end
-        row = begin
-        wanted = [column for column in (image, name) if column is not None]
-        try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=wanted):
-                names = [None] * len(batch) if name is None else _column(batch, name).to_pylist()
-                for content, title in zip(_column(batch, image), names, strict=True):
-                    if first <= row < first + count:
-                        yield row, None if title is None else str(title), content.as_py()
-                    row += 1
-        except arrow_errors as error:
-            raise FrameError(f"{path}: row {row} cannot be read: {str(error).splitlines()[0]}") from error
+                rows = _rows_of_group(path, file, group, start, image, name)
+                yield from itertools.islice(rows, max(first - start, 0), min(first + count, end) - start)
+
+
+def _rows_of_group(
+    path: Path,
+    file: Any,  # noqa: ANN401
+    group: int,
+    start: int,
+    image: str,
+    name: str | None,
+) -> Iterator[TableRow]:
+    """Yield the rows of a row group, whose first is ``start``."""
+    wanted = [column for column in (image, name) if column is not None]
+    row = start
+    try:
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=wanted):
+            names = [None] * len(batch) if name is None else _column(batch, name).to_pylist()
+            for content, title in zip(_column(batch, image), names, strict=True):
+                yield TableRow(row, None if title is None else str(title), content.as_py())
+                row += 1
+    except _errors() as error:
+        if is_of_machine(error):
+            raise unseen(str(path), error) from error
+        if isinstance(error, MemoryError):
+            raise
+        why = str(error).splitlines()[0]
+    for left in range(row, start + file.metadata.row_group(group).num_rows):
+        yield TableRow(left, error=f"{path}, row {left}: row group {group} cannot be read: {why}")
 
 
 def _opened(path: Path) -> Any:  # noqa: ANN401

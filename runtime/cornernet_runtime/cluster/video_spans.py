@@ -117,12 +117,14 @@ class VideoSpan(VideoFile):
             yield from self._pictures()
             return
         for earlier in SEARCHED_EARLIER:
+            packets = None
             with contextlib.suppress(self._av.error.FFmpegError):
                 back = int(earlier / self._stream.time_base)
                 self._container.seek(start - back, stream=self._stream, backward=True)
-                if (packets := self._packets_from(start)) is not None:
-                    yield from self._decoded(packets)
-                    return
+                packets = self._packets_from(start)
+            if packets is not None:
+                yield from self._decoded(packets)
+                return
         self.close()
         self._container = self._open()
         self._stream = self._video_track()

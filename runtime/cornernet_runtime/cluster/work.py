@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -39,6 +40,8 @@ class Work:
         self._done: dict[tuple[int, int], PartSummary] = {}
         self._rows: dict[tuple[int, int], list[Row]] = {}
         self.computed: list[PartSummary] = []
+        self._begun: Sequence[Part] = ()
+        self._workers = 0
         paths = (request.model, *request.sources, *(() if request.output is None else (str(request.output),)))
         self._task = Task(
             model=request.model,
@@ -58,7 +61,7 @@ class Work:
     def do(self) -> None:
         """Do what is not done yet."""
         self._tell(0, 0, None)
-        with _told_plainly(self._folder):
+        with self._told_plainly():
             self._compute(self._cut())
             void = {part.unit for part in self._done.values() if part.uneven is not None}
             if again := [unit for unit in self._units if unit.unit in void]:
@@ -78,16 +81,25 @@ class Work:
 
     def _cut(self) -> list[Part]:
         """Return all parts; videos are cut by Ray's tasks, for their packets have to be read."""
-        whole = [unit for unit in self._units if self._folder is not None and self._folder.done(unit) is not None]
-        self._remove_spans(whole)  # of a driver that was killed before it did
-        known = {unit.unit for unit in whole}
-        videos = [unit for unit in self._units if unit.kind == "video" and unit.unit not in known]
+        for unit in self._units:
+            self._look_for(unit)
+        videos = [unit for unit in self._units if unit.kind == "video"]
+        self._remove_spans(
+            [unit for unit in videos if _place(unit) in self._done]
+        )  # the driver was killed before it did
+        videos = [unit for unit in videos if _place(unit) not in self._done]
         spans: dict[int, list[Span]] = {}
         if videos:
             least = self._request.part_size * self._request.every
             base = self._task.base or ""
             rows = [
-                {"unit": unit.unit, "path": os.fsencode(Path(base, unit.sources[0])), "least": least} for unit in videos
+                {
+                    "unit": unit.unit,
+                    "path": os.fsencode(Path(base, unit.sources[0])),
+                    "seen": not unit.missing,
+                    "least": least,
+                }
+                for unit in videos
             ]
             data = import_ray().data
             for row in data.from_items(rows, override_num_blocks=len(rows)).map(spans_in, num_cpus=1).iter_rows():
@@ -100,9 +112,9 @@ class Work:
         """Do those of some parts that are not done."""
         todo = []
         for part in parts:
-            if self._folder is not None and (done := self._folder.done(part)) is not None:
-                self._done[_place(part)] = done
-            else:
+            if _place(part) not in self._done and part.span is not None:
+                self._look_for(part)
+            if _place(part) not in self._done:
                 todo.append(part)
         finished, count = len(parts) - len(todo), len(parts)
         self._tell(finished, count, None)
@@ -114,12 +126,18 @@ class Work:
             finished += 1
             self._tell(finished, count, summary)
 
+    def _look_for(self, part: Part) -> None:
+        """Take note of a part that is done already."""
+        if self._folder is not None and (done := self._folder.done(part)) is not None:
+            self._done[_place(part)] = done
+
     def _spread(self, parts: Sequence[Part]) -> Iterator[tuple[PartSummary, bytes | None]]:
         """Yield what becomes of parts, as they are done."""
         ray = import_ray()
         request = self._request
+        self._begun, self._workers = parts, min(_workers(ray, request), len(parts))
         pool = ray.data.ActorPoolStrategy(
-            size=min(_workers(ray, request), len(parts)),
+            size=self._workers,
             max_tasks_in_flight_per_actor=1,  # a part that waits at a busy worker could be with an idle one
         )
         items = [{"part": json.dumps(to_json(part))} for part in parts]
@@ -144,6 +162,40 @@ class Work:
         if self._folder is not None:
             for unit in units:
                 self._folder.remove_spans(unit)
+
+    @contextlib.contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        """Turn Ray's own errors into one line."""
+        exceptions = import_ray().exceptions
+        folder = self._folder
+        kept = (
+            "" if folder is None else f"; finished parts are kept in {folder.path}: run the same command again to go on"
+        )
+        try:
+            yield
+        except exceptions.RayError as error:
+            if "No module named 'cornernet_runtime'" in str(error):
+                raise ClusterError(
+                    "a worker has no cornernet-trt; install the same version on every machine: "
+                    'pip install "cornernet-trt[cluster]"'
+                ) from error
+            if isinstance(error, exceptions.RayActorError):  # that it died, or that it is being started again
+                raise ClusterError(
+                    f"workers died {TRIES} times over the same part, of too little memory perhaps, or of a file in it: "
+                    f"{self._suspects()} ({one_line(error)}){kept}"
+                ) from error
+            raise ClusterError(f"Ray failed: {one_line(error)}{kept}") from error
+        except ClusterError as error:
+            raise ClusterError(f"{error}{kept}") from error
+
+    def _suspects(self) -> str:
+        """Return the parts of which one is likely at fault: the first that are not done, for they were begun."""
+        left = (
+            part.sources[0] if len(part.sources) == 1 else f"{part.sources[0]} to {part.sources[-1]}"
+            for part in self._begun
+            if _place(part) not in self._done and (self._folder is None or self._folder.done(part) is None)
+        )
+        return " or ".join(itertools.islice(left, self._workers)) or "which is not known"
 
 
 def _workers(ray: Any, request: ClusterRequest) -> int:  # noqa: ANN401
@@ -174,25 +226,3 @@ def _workers(ray: Any, request: ClusterRequest) -> int:  # noqa: ANN401
 
 def _place(part: Part | PartSummary) -> tuple[int, int]:
     return part.unit, -1 if part.span is None else part.span
-
-
-@contextlib.contextmanager
-def _told_plainly(folder: RunFolder | None) -> Iterator[None]:
-    """Turn Ray's own errors into one line."""
-    exceptions = import_ray().exceptions
-    kept = "" if folder is None else f"; finished parts are kept in {folder.path}: run the same command again to go on"
-    try:
-        yield
-    except exceptions.RayError as error:
-        if "No module named 'cornernet_runtime'" in str(error):
-            raise ClusterError(
-                "a worker has no cornernet-trt; install the same version on every machine: "
-                'pip install "cornernet-trt[cluster]"'
-            ) from error
-        if isinstance(error, exceptions.ActorDiedError):
-            raise ClusterError(
-                f"workers died {TRIES} times over the same part, of too little memory perhaps ({one_line(error)}){kept}"
-            ) from error
-        raise ClusterError(f"Ray failed: {one_line(error)}{kept}") from error
-    except ClusterError as error:
-        raise ClusterError(f"{error}{kept}") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from cornernet_runtime.cluster.access import check_seen
 from cornernet_runtime.cluster.model import check_identity
 from cornernet_runtime.cluster.parts import open_part
 from cornernet_runtime.cluster.plan import Part
@@ -152,10 +153,12 @@ class Worker:
         """Return the rows of a part, in order, and what became of it."""
         rows: dict[int, Row] = {}
         detecting, error, uneven = 0.0, None, None
+        known = 0  # problems of a video before it is read
         frames: Frames | None = None
         task = self._task
         try:
             frames = open_part(part, every=task.every, columns=task.columns, threads=task.cpus)
+            known = len(frames.source.problems)
             with (
                 warnings.catch_warnings(),
                 self._detector.stream(frames.source, "every", workers=self._workers) as stream,
@@ -167,9 +170,13 @@ class Worker:
         except SpanError as failure:
             uneven, rows = str(failure), {}
         except (VideoError, FrameError) as failure:
-            if part.kind == "pictures":
+            if part.kind != "video" or not _is_of_video(failure):
                 raise
             error = str(failure)
+        if part.kind == "video" and not part.missing:
+            damaged = frames is not None and len(frames.source.problems) > known
+            if damaged or error is not None or uneven is not None:
+                check_seen(part.sources[0], whole=True)  # FFmpeg takes a disk that fails for the end of the file
         failed = {} if frames is None else frames.failed
         ordered = [row for _, row in sorted((rows | failed).items())]
         errors = [row.error for row in ordered if row.error is not None]
@@ -194,11 +201,24 @@ class Worker:
         return row.size is not None and is_too_large(row.size, self._detector.spec, self._detector.scales)
 
 
+def _is_of_video(failure: CornerNetError) -> bool:
+    """Whether it tells of the video, rather than of this machine: a stream makes VideoErrors of all that it meets."""
+    cause = failure.__cause__
+    decoding = isinstance(cause, import_av().error.FFmpegError) and not isinstance(cause, MemoryError)
+    return cause is None or decoding
+
+
 def spans_in(row: dict[str, Any]) -> dict[str, Any]:
-    """Cut a video by ``video_spans.split``: its path and the least frames in; JSON of the spans out, or why not."""
+    """Cut a video by ``video_spans.split``: JSON of the spans, or why not.
+
+    In come its path, whether the machine of the command sees it, and the least frames.
+    """
     try:
         import_av()
-        spans = split(os.fsdecode(row["path"]), row["least"])
+        path = os.fsdecode(row["path"])
+        if row["seen"]:
+            check_seen(path)
+        spans = split(path, row["least"])
         return {"unit": row["unit"], "spans": json.dumps(spans), "fatal": None}
     except CornerNetError as error:
         return {"unit": row["unit"], "spans": None, "fatal": f"worker on {socket.gethostname()}: {error}"}

@@ -31,6 +31,20 @@ raise SystemExit(main([*arguments, "--ray", address]))
 """
 
 
+# Has Ray repeat a line, as it does when workers die; all but the first it keeps until the end of the connection.
+REPEATED = """
+import sys
+from cornernet_runtime.cluster.connect import connected
+with connected(sys.argv[1]):
+    from ray._private.worker import stdout_deduplicator
+    for pid in (1, 2, 3):
+        line = {"ip": "127.0.0.1", "pid": pid, "lines": ["a worker died"], "is_err": False, "job": "01000000"}
+        stdout_deduplicator.deduplicate(line)
+    print("a line of ours")
+print("another")
+"""
+
+
 @pytest.fixture
 def run(bundle_path, ray_address):
     """Return a function that runs cornernet-detect on the cluster in a process of its own."""
@@ -108,6 +122,12 @@ def test_a_killed_driver_is_gone_on_with(run, detect, pictures, tmp_path):
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
+def test_the_end_of_a_connection_writes_nothing_of_rays(ray_address):
+    command = (sys.executable, "-c", REPEATED, ray_address)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert (done.returncode, done.stdout) == (0, "a line of ours\nanother\n"), done.stderr
+
+
 def wait_until_still(folder):
     """Return the files once nobody writes any more: Ray ends the workers of a driver that is gone."""
     before = None
@@ -175,6 +195,7 @@ def test_where_there_is_no_ray_it_says_how_to_start_one(what, run, pictures, tmp
     assert len(errors.splitlines()) == 1
     assert "HOST:PORT of a Ray cluster" in errors if what == "no address" else "`ray start --head`" in errors
     assert "local" in errors
+    assert not list(tmp_path.glob("run/*"))  # another run may have the folder
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 from collections import Counter
 
@@ -16,8 +14,10 @@ import pytest
 from cluster_cases import assert_same, files_of, run_on_ray
 from video_clips import damaged, moving_shapes, write_clip
 
+from cornernet_runtime.cluster import folder as folder_module
 from cornernet_runtime.cluster import run as run_module
 from cornernet_runtime.cluster.model import ModelIdentity, identify
+from cornernet_runtime.cluster.plan import plan_units
 from cornernet_runtime.cluster.tables import Columns
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ClusterError, CornerNetWarning, FrameError, OutputError
@@ -60,7 +60,7 @@ def half_done(finished, tmp_path):
 
 def test_rows_of_pictures_are_those_of_a_single_process(finished, detector, pictures):
     folder, summary, said = finished
-    rows = list(summary.folder.rows())
+    rows = list(summary.read_rows())
     counts = Counter()
     for row, path in zip(rows, find_pictures([str(pictures)]), strict=True):
         assert (row.source, row.index, row.name, row.timestamp) == (str(path), 0, None, None)
@@ -108,7 +108,7 @@ def test_flip_and_scales_are_those_of_the_detector(bundle_path, pictures, tmp_pa
     options = {"flip": True, "scales": (0.5, 1.0)}
     summary, _ = run_on_ray(bundle_path, paths, tmp_path / "run", score=0.0, **options)
     with Detector.open(bundle_path, **options) as views:
-        for row, path in zip(summary.folder.rows(), paths, strict=True):
+        for row, path in zip(summary.read_rows(), paths, strict=True):
             assert_same(row.detections, views(read_picture(path)))
 
 
@@ -137,7 +137,7 @@ def test_pictures_in_parquet_files_are_named_by_file_row_and_name(layout, bundle
         table, columns = pa.table({"file_name": names, "bytes": pa.array(contents, pa.large_binary())}), Columns()
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=9)
     summary, said = run_on_ray(bundle_path, [tmp_path], tmp_path / "run", columns=columns, part_size=6)
-    rows = list(summary.folder.rows())
+    rows = list(summary.read_rows())
     assert [(row.source, row.index, row.name) for row in rows] == [
         (str(tmp_path / "train.parquet"), number, name) for number, name in enumerate(names)
     ]
@@ -157,7 +157,7 @@ def test_a_video_spread_over_workers_is_that_of_a_single_pass(every, bundle_path
     assert len(summary.parts) >= 4
     frames = list(VideoPart(VideoFile(clip), every=every))
     assert len(frames) == -(-120 // every)
-    for row, frame in zip(summary.folder.rows(), frames, strict=True):
+    for row, frame in zip(summary.read_rows(), frames, strict=True):
         assert (row.source, row.index, row.timestamp) == (str(clip), frame.index, frame.seconds)
         assert row.size == (126, 190)
         assert_same(row.detections, detector(frame.image).above(0.05))
@@ -175,7 +175,7 @@ def test_a_damaged_video_is_done_again_as_a_whole(bundle_path, clip, detector, t
     names = sorted(files_of(tmp_path / "run"))
     assert names[0] == "00000000.parquet"
     assert all(name.startswith("00000001-") for name in names[1:])
-    rows = [row for row in summary.folder.rows() if row.source == str(bad)]
+    rows = [row for row in summary.read_rows() if row.source == str(bad)]
     for row, frame in zip(rows, frames, strict=True):
         assert (row.index, row.timestamp) == (frame.index, frame.seconds)
         assert_same(row.detections, detector(frame.image).above(0.05))
@@ -192,7 +192,7 @@ def test_a_damaged_video_is_done_again_as_a_whole(bundle_path, clip, detector, t
 def test_a_video_that_cannot_be_read_is_named_and_the_others_are_done(bundle_path, clip, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     summary, said = run_on_ray(bundle_path, [tmp_path / "text.mp4", clip], tmp_path / "run", part_size=200)
-    first, *others = summary.folder.rows()
+    first, *others = summary.read_rows()
     assert (first.source, first.index, first.detections) == (str(tmp_path / "text.mp4"), None, None)
     assert said == [first.error]
     assert "give a video file" in first.error
@@ -200,20 +200,37 @@ def test_a_video_that_cannot_be_read_is_named_and_the_others_are_done(bundle_pat
     assert summary.totals.failed == 1
 
 
-def test_finished_parts_are_not_computed_again(half_done, finished, bundle_path, pictures):
+def test_finished_parts_are_not_computed_again(half_done, finished, bundle_path, pictures, monkeypatch):
     before = files_of(half_done)
+    looked_at = []
+
+    def read_summary(path):
+        looked_at.append(path.name)
+        return real(path)
+
+    real = folder_module.read_summary
+    monkeypatch.setattr(folder_module, "read_summary", read_summary)
     summary, _ = run_on_ray(bundle_path, [pictures], half_done)
+    assert sorted(looked_at) == [f"{number:08d}.parquet" for number in range(5)]
     after = files_of(half_done)
     assert sorted((part.unit, part.pictures) for part in summary.computed) == [(1, 9), (3, 9)]
     assert {name: after[name] for name in before if name in after} == {
         name: state for name, state in before.items() if not name.startswith(".")
     }
     assert sorted(after) == [f"{number:08d}.parquet" for number in range(5)]
-    for row, expected in zip(summary.folder.rows(), finished[1].folder.rows(), strict=True):
+    for row, expected in zip(summary.read_rows(), finished[1].read_rows(), strict=True):
         assert (row.source, row.error) == (expected.source, expected.error)
         if row.error is None:
             assert_same(row.detections, expected.detections)
     assert summary.totals == finished[1].totals
+
+
+def test_rows_are_those_of_the_parts_that_are_summed(half_done, finished, bundle_path, pictures):
+    parts = half_done / "parts"
+    shutil.copy(parts / "00000000.parquet", parts / "00000000-00001.parquet")  # of a worker that outlived its driver
+    summary, _ = run_on_ray(bundle_path, [pictures], half_done)
+    assert [row.source for row in summary.read_rows()] == [row.source for row in finished[1].read_rows()]
+    assert (len(summary.parts), summary.totals) == (5, finished[1].totals)
 
 
 def test_a_finished_run_needs_no_cluster(finished, bundle_path, pictures, monkeypatch):
@@ -229,7 +246,7 @@ def test_a_file_that_is_not_whole_is_done_again(left, half_done, bundle_path, pi
     (half_done / "parts" / "00000000.parquet").write_bytes(left)
     summary, _ = run_on_ray(bundle_path, [pictures], half_done)
     assert sorted(part.unit for part in summary.computed) == [0, 1, 3]
-    assert len(list(summary.folder.rows())) == 41
+    assert len(list(summary.read_rows())) == 41
 
 
 @pytest.mark.parametrize(
@@ -277,26 +294,6 @@ def test_a_worker_with_another_model_ends_the_run_in_one_line(bundle_path, pictu
     assert len(text.splitlines()) == 1
 
 
-def test_a_killed_worker_costs_nothing_but_time(bundle_path, pictures, finished, tmp_path):
-    killed = []
-
-    def kill(done, _, part):
-        if part is not None and done in (3, 6):
-            killed.append(part.worker)
-            os.kill(int(part.worker.rpartition(":")[2]), signal.SIGKILL)
-
-    summary, _ = run_on_ray(bundle_path, [pictures], tmp_path / "run", kill, part_size=2)
-    assert len(killed) == 2
-    assert summary.workers > 2
-    for row, expected in zip(summary.folder.rows(), finished[1].folder.rows(), strict=True):
-        assert (row.source, row.error) == (expected.source, expected.error)
-        if row.error is None:
-            assert_same(row.detections, expected.detections)
-    assert [(part.unit, part.pictures + part.failed) for part in summary.parts] == [
-        (number, 2 if number < 20 else 1) for number in range(21)
-    ]
-
-
 def test_a_full_disk_is_said_and_finished_parts_are_kept(bundle_path, pictures, tmp_path):
     (tmp_path / "small").mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", "size=40k", "none", str(tmp_path / "small"))
@@ -329,9 +326,20 @@ def test_what_no_machine_has_is_refused_unless_it_is_waited_for(bundle_path, pic
 def test_a_picture_that_is_there_twice_has_two_rows(bundle_path, pictures, tmp_path):
     path = pictures / "000.png"
     summary, _ = run_on_ray(bundle_path, [path, path], tmp_path / "run")
-    first, second = summary.folder.rows()
+    first, second = summary.read_rows()
     assert first.source == second.source == str(path)
     assert_same(first.detections, second.detections)
+
+
+@pytest.mark.parametrize("source", ["", "*"])
+def test_a_source_of_several_kinds_is_refused(source, bundle_path, pictures, tmp_path):
+    shutil.copy(pictures / "000.png", tmp_path / "a.png")
+    (tmp_path / "run.json").write_text("{}")
+    assert plan_units([str(tmp_path / source)], 10, Columns()).sources == 1
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(FrameError, match=r"holds pictures .1. and Parquet files .1. and videos .1.; name them apart"):
+        run_on_ray(bundle_path, [tmp_path / source], tmp_path / "run")
 
 
 def test_an_image_column_that_is_missing_is_told_before_anything_starts(bundle_path, tmp_path):
