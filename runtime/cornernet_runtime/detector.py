@@ -113,8 +113,7 @@ class Detector:
             BackendError: The backend is unknown or not installed, or the engine cannot run here and was asked for.
             PluginError: ``CORNERNET_PLUGIN`` names something else than our plugin, and the engine was asked for.
         """
-        if backend not in (None, *BACKENDS):
-            raise BackendError(f"no backend is called {backend!r}; there are {', '.join(BACKENDS)}")
+        check_backend(backend)
         path = Path(path)
         try:
             exists, is_folder = path.exists(), path.is_dir()
@@ -338,6 +337,12 @@ class Detector:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_backend(name: str | None) -> None:
+    """Raise BackendError for a name that no backend has; None is the best one."""
+    if name not in (None, *BACKENDS):
+        raise BackendError(f"no backend is called {name!r}; there are {', '.join(BACKENDS)}")
 
 
 def _open_bundle(

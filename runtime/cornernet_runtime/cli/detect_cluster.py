@@ -41,7 +41,12 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--ray`` and the options that go with it."""
     group = parser.add_argument_group("many machines (--output then takes Parquet files; docs/scaling.md)")
     add_ray_options(group)
-    group.add_argument("--part-size", type=whole_number, metavar="N", help="pictures or frames a file (default 256)")
+    group.add_argument(
+        "--part-size",
+        type=whole_number,
+        metavar="N",
+        help="pictures or frames a file (default: a share, up to 256)",
+    )
     group.add_argument(
         "--image-column", metavar="NAME", help="of Parquet files: encoded pictures (default: image.bytes, bytes, ...)"
     )
@@ -54,7 +59,7 @@ CLUSTER_OPTIONS = (*RAY_OPTIONS, "part_size", "image_column", "name_column")
 def detect_on_ray(arguments: argparse.Namespace, print_problem: Callable[[str], None], *, videos: bool) -> int:
     """Do the work and print what came of it; return the exit status."""
     from cornernet_runtime.cluster.json_lines import write_json_lines  # noqa: PLC0415 - keeps --help quick
-    from cornernet_runtime.cluster.request import PART_SIZE, ClusterRequest  # noqa: PLC0415
+    from cornernet_runtime.cluster.request import ClusterRequest  # noqa: PLC0415
     from cornernet_runtime.cluster.run import detect_on_cluster  # noqa: PLC0415
     from cornernet_runtime.cluster.tables import Columns  # noqa: PLC0415
 
@@ -72,7 +77,7 @@ def detect_on_ray(arguments: argparse.Namespace, print_problem: Callable[[str], 
         flip=arguments.flip,
         scales=arguments.scales,
         every=arguments.every,
-        part_size=arguments.part_size or PART_SIZE,
+        part_size=arguments.part_size,
         columns=Columns(arguments.image_column, arguments.name_column),
     )
     began = time.perf_counter()
@@ -82,15 +87,14 @@ def detect_on_ray(arguments: argparse.Namespace, print_problem: Callable[[str], 
         if arguments.json is not None and summary.folder is not None:
             write_json_lines(arguments.json, summary.read_rows())
     except KeyboardInterrupt:
-        print_problem(
-            f"interrupted: finished parts are kept in {arguments.output}; the same command goes on from there"
-        )
+        kept = f"finished parts are kept in {arguments.output}; the same command goes on from there"
+        print_problem(f"interrupted: {kept if any(arguments.output.glob('parts/*')) else 'no part was finished'}")
         return INTERRUPTED
     _print_summary(console, summary, arguments, time.perf_counter() - began, videos=videos)
-    totals, noun = summary.totals, "videos" if videos else "pictures"
+    totals = summary.totals
     if totals.failed:
-        of = "" if videos else f" of {totals.pictures + totals.failed}"
-        print_problem(f"{totals.failed}{of} {noun} could not be read")
+        of = f"{totals.failed} of {totals.pictures + totals.failed} pictures"
+        print_problem(f"{count_of(totals.failed, 'video') if videos else of} could not be read")
     return 1 if totals.failed else 0
 
 

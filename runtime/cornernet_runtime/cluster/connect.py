@@ -38,6 +38,8 @@ def import_ray(part: Literal["data", "serve"] = "data") -> Any:  # noqa: ANN401 
         ClusterError: It is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else a call that comes after the end of a connection makes another one, to whatever cluster there is.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it logs to standard error, whatever it is told
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class RunIdentity:
         scales: As for ``Detector``.
         score: Least score of what is kept.
         every: Of so many frames of a video one is looked at.
-        part_size: Pictures or frames a part.
+        part_size: Pictures or frames a part, or None.
         image_column: That was asked for, or None.
         name_column: That was asked for, or None.
     """
@@ -49,7 +50,7 @@ class RunIdentity:
     scales: tuple[float, ...]
     score: float
     every: int
-    part_size: int
+    part_size: int | None
     image_column: str | None
     name_column: str | None
 
@@ -113,6 +114,13 @@ class RunFolder:
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be used: {error.strerror or error}") from error
+
+    def release(self) -> None:
+        """Let go of a folder in which nothing was finished: the next command may be another run."""
+        with contextlib.suppress(OSError):  # it stays this run's then
+            if not self.files():
+                self._record.unlink(missing_ok=True)
+                self.parts.rmdir()
 
     def _same_run(self, text: str) -> Totals | None:
         """Return the totals if that run is finished; raise OutputError for another one."""
@@ -193,4 +201,6 @@ _WORDS = {
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(f"{item:g}" for item in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "none" if value is None else str(value)

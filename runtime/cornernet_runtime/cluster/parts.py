@@ -93,9 +93,11 @@ class _Pictures:
                 self.failed[place] = row
                 continue
             name = row.source if row.name is None else f"{row.source}: {row.name}"
+            if self._part.kind == "table":
+                name = f"{name}, row {row.index}"
             try:
                 if content is None and self._part.kind == "table":
-                    raise FrameError(f"{name}, row {row.index}: no picture")  # noqa: TRY301 - one way for all
+                    raise FrameError(f"{name}: no picture")  # noqa: TRY301 - one way for all
                 image = read_picture(Path(row.source)) if content is None else decode_picture(content, name)
             except FrameError as error:
                 if is_of_machine(error.__cause__) and row.source not in self._part.missing:

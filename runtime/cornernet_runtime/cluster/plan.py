@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 TABLE_SUFFIX = ".parquet"
+PART_SIZE = 256  # pictures or frames a part at most, where no number is asked for
+SHARES, LEAST_SIZE = 32, 8  # the parts that few pictures are cut into, but for those too small to be worth a file
 Kind = Literal["pictures", "table", "video"]
 
 
@@ -70,12 +73,12 @@ class Plan:
     sources: int
 
 
-def plan_units(sources: Sequence[str], size: int, columns: Columns) -> Plan:
+def plan_units(sources: Sequence[str], size: int | None, columns: Columns) -> Plan:
     """Cut what the sources name into units.
 
     Args:
         sources: Pictures, Parquet files with pictures, videos, folders (of pictures, else of Parquet files) and globs.
-        size: Pictures a unit, at most.
+        size: Pictures a unit, at most; None is a share of all that leaves each of several workers several.
         columns: Of Parquet files.
 
     Raises:
@@ -154,8 +157,9 @@ def _state_of(path: Path) -> str | None:
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
-def _cut(kind: Kind, files: Sequence[Path], size: int, columns: Columns) -> Iterator[Part]:
+def _cut(kind: Kind, files: Sequence[Path], size: int | None, columns: Columns) -> Iterator[Part]:
     if kind == "pictures":
+        size = size or _share(len(files))
         for start in range(0, len(files), size):
             names = tuple(map(str, files[start : start + size]))
             yield Part(0, kind, names, count=len(names))
@@ -165,8 +169,14 @@ def _cut(kind: Kind, files: Sequence[Path], size: int, columns: Columns) -> Iter
     else:
         for path in files:
             rows = row_count(path, columns)
-            for first in range(0, rows, size):
-                yield Part(0, kind, (str(path),), first=first, count=min(size, rows - first))
+            step = size or _share(rows)
+            for first in range(0, rows, step):
+                yield Part(0, kind, (str(path),), first=first, count=min(step, rows - first))
+
+
+def _share(count: int) -> int:
+    """Return how many of so many pictures a part has: several workers are to have several parts each."""
+    return min(PART_SIZE, max(LEAST_SIZE, math.ceil(count / SHARES)))
 
 
 def spans_of(unit: Part, spans: Iterable[tuple[int, int, int | None, int | None]]) -> list[Part]:

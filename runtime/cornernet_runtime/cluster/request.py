@@ -10,8 +10,6 @@ from cornernet_runtime.cluster.tables import Columns
 if TYPE_CHECKING:
     from pathlib import Path
 
-PART_SIZE = 256
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterRequest:
@@ -30,7 +28,7 @@ class ClusterRequest:
         flip: Whether to look at each picture's mirror image too.
         scales: At which to look at each picture.
         every: Of so many frames of a video one is looked at.
-        part_size: Pictures a part, and looked-at frames a part at least.
+        part_size: Pictures a part, and looked-at frames a part at least; None decides by how many there are.
         columns: Of Parquet files.
     """
 
@@ -46,5 +44,5 @@ class ClusterRequest:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     every: int = 1
-    part_size: int = PART_SIZE
+    part_size: int | None = None
     columns: Columns = field(default_factory=Columns)

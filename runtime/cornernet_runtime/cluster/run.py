@@ -12,6 +12,7 @@ from cornernet_runtime.cluster.folder import RunFolder, RunIdentity, Totals
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.cluster.plan import plan_units
 from cornernet_runtime.cluster.work import Work
+from cornernet_runtime.detector import check_backend
 from cornernet_runtime.errors import CornerNetWarning
 from cornernet_runtime.geometry import usable_scales
 from cornernet_runtime.version import __version__
@@ -99,6 +100,7 @@ def detect_on_cluster(
         OutputError: The folder holds another run's results, or cannot be written.
         CornerNetError: The model cannot be opened.
     """
+    check_backend(request.backend)
     model = identify(request.model)
     plan = plan_units(request.sources, request.part_size, request.columns)
     folder = None
@@ -107,10 +109,15 @@ def detect_on_cluster(
     run = Work(request, model.sha256, folder, plan.units, on_progress)
     parts = () if folder is None else folder.finished_parts()
     if not parts:
-        with connected(request.address):
-            if folder is not None:  # not before: the address may be wrong, and the next command another run
-                folder.claim()
-            run.do()
+        try:
+            with connected(request.address):
+                if folder is not None:
+                    folder.claim()
+                run.do()
+        except BaseException:
+            if folder is not None:
+                folder.release()
+            raise
         parts = run.summaries
     scales = usable_scales(request.scales, model.spec)
     summary = ClusterSummary(model.spec, scales, tuple(parts), tuple(run.computed), folder, tuple(run.rows))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime.cluster.connect import import_ray, one_line
-from cornernet_runtime.cluster.plan import Part, spans_of
+from cornernet_runtime.cluster.plan import PART_SIZE, Part, spans_of
 from cornernet_runtime.cluster.rows import PartSummary, Row, rows_from_bytes
 from cornernet_runtime.cluster.worker import Task, Worker, spans_in
 from cornernet_runtime.errors import ClusterError, CornerNetWarning
@@ -90,7 +90,7 @@ class Work:
         videos = [unit for unit in videos if _place(unit) not in self._done]
         spans: dict[int, list[Span]] = {}
         if videos:
-            least = self._request.part_size * self._request.every
+            least = (self._request.part_size or PART_SIZE) * self._request.every
             base = self._task.base or ""
             rows = [
                 {
@@ -167,10 +167,6 @@ class Work:
     def _told_plainly(self) -> Iterator[None]:
         """Turn Ray's own errors into one line."""
         exceptions = import_ray().exceptions
-        folder = self._folder
-        kept = (
-            "" if folder is None else f"; finished parts are kept in {folder.path}: run the same command again to go on"
-        )
         try:
             yield
         except exceptions.RayError as error:
@@ -182,11 +178,17 @@ class Work:
             if isinstance(error, exceptions.RayActorError):  # that it died, or that it is being started again
                 raise ClusterError(
                     f"workers died {TRIES} times over the same part, of too little memory perhaps, or of a file in it: "
-                    f"{self._suspects()} ({one_line(error)}){kept}"
+                    f"{self._suspects()} ({one_line(error)}){self._kept()}"
                 ) from error
-            raise ClusterError(f"Ray failed: {one_line(error)}{kept}") from error
+            raise ClusterError(f"Ray failed: {one_line(error)}{self._kept()}") from error
         except ClusterError as error:
-            raise ClusterError(f"{error}{kept}") from error
+            raise ClusterError(f"{error}{self._kept()}") from error
+
+    def _kept(self) -> str:
+        folder = self._folder
+        if folder is None or not folder.files():
+            return ""
+        return f"; finished parts are kept in {folder.path}: run the same command again to go on"
 
     def _suspects(self) -> str:
         """Return the parts of which one is likely at fault: the first that are not done, for they were begun."""

@@ -20,7 +20,7 @@ from cornernet_runtime.cluster.model import ModelIdentity, identify
 from cornernet_runtime.cluster.plan import plan_units
 from cornernet_runtime.cluster.tables import Columns
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import ClusterError, CornerNetWarning, FrameError, OutputError
+from cornernet_runtime.errors import BackendError, ClusterError, CornerNetWarning, FrameError, OutputError
 from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sources import Part as VideoPart
@@ -351,3 +351,25 @@ def test_an_image_column_that_is_missing_is_told_before_anything_starts(bundle_p
     with pytest.raises(FrameError, match="no column other; --name-column takes one of text, photo"):
         run_on_ray(bundle_path, [tmp_path / "a.parquet"], tmp_path / "run", columns=Columns("photo", "other"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_before_a_part_is_finished_leaves_the_folder_to_others(bundle_path, pictures, tmp_path):
+    for options in ({"worker_cpus": 99}, {"worker_cpus": 98, "score": 0.5}):
+        with pytest.raises(ClusterError, match=r"no machine of the cluster has 9\d CPU") as failed:
+            run_on_ray(bundle_path, [pictures], tmp_path / "run", **options)
+        assert "kept" not in str(failed.value)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_backend_that_there_is_not_is_named_before_anything_starts(bundle_path, pictures, tmp_path):
+    with pytest.raises(BackendError, match=r"^no backend is called 'foo'"):
+        run_on_ray(bundle_path, [pictures], tmp_path / "run", backend="foo")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 8), (41, 8), (320, 10), (8192, 256), (20_000, 256)])
+def test_a_part_is_a_share_of_all_unless_told(count, size, pictures):
+    parts = plan_units([str(pictures / "000.png")] * count, None, Columns()).units
+    assert [part.count for part in parts[:-1]] == [size] * (len(parts) - 1)
+    assert sum(part.count for part in parts) == count
+    assert parts[-1].count <= size
