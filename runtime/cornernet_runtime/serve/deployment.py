@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import secrets
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class Replicas:
 
     def __init__(self, request: ServeRequest, on_retry: Callable[[], None] = lambda: None) -> None:
         self._request = request
-        self._name = f"cornernet-serve-{os.getpid()}"  # another service may run in the same cluster
+        self._name = f"cornernet-serve-{secrets.token_hex(4)}"  # a process id is unique on one machine only
         self._handle: Any = None
         self.info: ModelInfo | None = None
         self._on_retry = on_retry
