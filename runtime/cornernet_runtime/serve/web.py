@@ -21,7 +21,7 @@ from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
 from cornernet_runtime.serve.metrics import Metrics
 from cornernet_runtime.serve.options import Limits
 from cornernet_runtime.serve.page import page_and_policy
-from cornernet_runtime.serve.picture_header import FORMATS, header_size
+from cornernet_runtime.serve.picture_header import FORMATS, MOST_SCANS, has_too_many_scans, header_size
 from cornernet_runtime.serve.schemas import REASONS, Problem, Result, State
 from cornernet_runtime.serve.uploads import RefusalError, Uploads
 from cornernet_runtime.version import __version__
@@ -93,6 +93,8 @@ class _Service:
             width, height = size
             detail = f"the picture has {width}x{height} pixels, more than {self.limits.pixels}; send a smaller one"
             raise RefusalError(413, detail)
+        if has_too_many_scans(body):
+            raise RefusalError(422, f"the JPEG has more than {MOST_SCANS} scans; save it anew, as a baseline JPEG")
 
 
 def create_app(

@@ -135,6 +135,13 @@ def jpeg():
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
 
+def jpeg_of_scans(count):
+    """Return a progressive JPEG with the last of its scans repeated."""
+    noise = np.random.default_rng(2).integers(0, 256, (100, 100, 3), np.uint8)
+    content = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * count + content[-2:]
+
+
 BAD_BODIES = {
     "empty": (lambda: b"", 400, "empty"),
     "text": (lambda: b"hello", 415, "JPEG, PNG, WebP or BMP"),
@@ -144,6 +151,7 @@ BAD_BODIES = {
     "a JPEG of ten bytes": (lambda: jpeg()[:10], 422, "header"),
     "a PNG of noise": (lambda: png_header(50, 50), 422, "cannot be decoded"),
     "a header of 40,000x40,000": (lambda: png_header(40_000, 40_000), 413, "40000x40000 pixels, more than 1000000"),
+    "a JPEG of scans without end": (lambda: jpeg_of_scans(200), 422, "more than 100 scans"),
     "50 MB": (lambda: b"\xff\xd8\xff" + bytes(50_000_000), 413, "exceeds 3000000 bytes"),
     "50 MB in chunks": (lambda: iter([bytes(1_000_000)] * 50), 413, "exceeds 3000000 bytes"),
 }
