@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.errors import CornerNetError, ServeError
-from cornernet_runtime.serve.connections import patient_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,6 +180,8 @@ def _end_on_signals(server: uvicorn.Server) -> list[signal.Signals]:
 def _web_server(app: FastAPI, request: ServeRequest) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415 - an extra
 
+    from cornernet_runtime.serve.connections import patient_protocol  # noqa: PLC0415 - needs uvicorn
+
     class Server(uvicorn.Server):
         """Leaves signals to ``_end_on_signals``."""
 
@@ -190,7 +191,8 @@ def _web_server(app: FastAPI, request: ServeRequest) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
-        http=patient_protocol(request.limits.upload_s),
+        http=patient_protocol(request.limits),
+        limit_concurrency=request.limits.connections,
         ws="none",
         lifespan="off",
         access_log=False,

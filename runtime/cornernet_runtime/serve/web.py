@@ -202,18 +202,26 @@ class _Counted:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 499  # for a client that went away
+        # A client that waits for leave to send its body, and does not get it, sends the body or its next request:
+        # nobody knows which, so the connection ends.
+        asks = any(name == b"expect" for name, _ in scope["headers"])
+
+        async def read() -> Message:
+            nonlocal asks
+            asks = False
+            return await receive()
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._ends():  # or a client would send its next request into a closed connection
+                if asks or self._ends():  # or a client would send its next request into a closed connection
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         self._metrics.begin()
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, read, watch)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.end(path, status, time.perf_counter() - start)
