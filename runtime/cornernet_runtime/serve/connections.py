@@ -62,7 +62,7 @@ class _Patient(HttpToolsProtocol):
         super().data_received(data)
         if self._loose > self._limits.head_bytes:
             self._refuse()
-        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+        elif self._timer is None and getattr(self.cycle, "response_complete", True):
             self._arm(self._limits.upload_s)  # an empty line is no beginning, and yet it ended uvicorn's own time-out
 
     def on_message_begin(self) -> None:

@@ -104,6 +104,10 @@ class DetectorReplica:
         found = found.above(question.score)
         if question.draw:
             content = await loop.run_in_executor(self._pictures, _drawn, frame, found)
+            if content is None:
+                height, width = frame.shape[:2]
+                problem = f"a picture of {width}x{height} pixels cannot be drawn on: JPEG ends at 65500"
+                return Answer(None, problem, batch, first, decode_s, detect_s)
         else:
             content = self._json(frame, found)
         return Answer(content, "", batch, first, decode_s, detect_s)
@@ -131,6 +135,7 @@ class DetectorReplica:
         return json.dumps(content, ensure_ascii=False).encode()
 
 
-def _drawn(frame: Frame, found: Detections) -> bytes:
-    _, encoded = cv2.imencode(".jpg", draw_detections(frame, found), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return encoded.tobytes()
+def _drawn(frame: Frame, found: Detections) -> bytes | None:
+    """Return the annotated picture, or None for one that is too large for JPEG."""
+    done, encoded = cv2.imencode(".jpg", draw_detections(frame, found), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes() if done else None

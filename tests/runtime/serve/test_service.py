@@ -135,6 +135,10 @@ def jpeg():
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
 
+def png(width, height):
+    return cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))[1].tobytes()
+
+
 def jpeg_of_scans(count):
     """Return a progressive JPEG with the last of its scans repeated."""
     noise = np.random.default_rng(2).integers(0, 256, (100, 100, 3), np.uint8)
@@ -152,6 +156,7 @@ BAD_BODIES = {
     "a PNG of noise": (lambda: png_header(50, 50), 422, "cannot be decoded"),
     "a header of 40,000x40,000": (lambda: png_header(40_000, 40_000), 413, "40000x40000 pixels, more than 1000000"),
     "a JPEG of scans without end": (lambda: jpeg_of_scans(200), 422, "more than 100 scans"),
+    "one too wide to be drawn": (lambda: png(70_000, 10), 422, "70000x10 pixels cannot be drawn on", "/detect/picture"),
     "50 MB": (lambda: b"\xff\xd8\xff" + bytes(50_000_000), 413, "exceeds 3000000 bytes"),
     "50 MB in chunks": (lambda: iter([bytes(1_000_000)] * 50), 413, "exceeds 3000000 bytes"),
 }
@@ -159,8 +164,8 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize("kind", BAD_BODIES)
 def test_a_bad_body_is_refused_with_a_message_and_the_service_goes_on(service, pictures, expected, kind):
-    body, wanted, words = BAD_BODIES[kind]
-    status, headers, content = service.ask(body())
+    body, wanted, words, *path = BAD_BODIES[kind]
+    status, headers, content = service.ask(body(), *path)
     assert (status, headers["content-type"]) == (wanted, "application/json")
     assert words in json.loads(content)["detail"]
     assert b"Traceback" not in content
