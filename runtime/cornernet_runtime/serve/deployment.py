@@ -105,7 +105,7 @@ class Replicas:
         return info
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer to a question; one whose replica died is put to another.
+        """Return the answer to a question; one whose replica died, or could not open its model, is put to another.
 
         Raises:
             OverloadedError: As many requests wait as may.
@@ -114,7 +114,7 @@ class Replicas:
         from ray.exceptions import RayActorError  # noqa: PLC0415 - an extra
         from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError  # noqa: PLC0415 - the same
 
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
                 answer: Answer = await self._handle.detect.remote(question)
             except BackPressureError as error:
@@ -122,7 +122,8 @@ class Replicas:
             except (RayActorError, ReplicaUnavailableError):
                 self._on_retry()
                 continue
-            return answer
+            if not answer.fault or attempt == _ATTEMPTS - 1:
+                return answer
         raise ServeError(f"{_ATTEMPTS} replicas died over this request; try again, or look into their logs")
 
     async def running(self) -> int:

@@ -77,6 +77,8 @@ class _Service:
         except ServeError as error:
             raise RefusalError(503, str(error), {"Retry-After": "1"}) from error
         self.metrics.count_answer(answer)
+        if answer.fault:
+            raise RefusalError(503, answer.problem, {"Retry-After": "1"})
         if answer.content is None:
             raise RefusalError(422, answer.problem)
         return answer.content

@@ -20,7 +20,9 @@ from served import command_of, descendants, running, start
 from cornernet_runtime import Detector
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.detect import json_objects
+from cornernet_runtime.errors import ModelError
 from cornernet_runtime.serve.deployment import Replicas
+from cornernet_runtime.serve.messages import Question
 from cornernet_runtime.serve.options import ModelOptions, ServeRequest
 from cornernet_runtime.serve.replica import DetectorReplica
 
@@ -114,5 +116,16 @@ def test_a_replica_with_another_model_says_so(bundle_path):
     options = ModelOptions(str(bundle_path), batch=1, sha256=identify(str(bundle_path)).sha256)
     opened = asyncio.run(DetectorReplica(options).info())
     assert (opened.name, opened.problem) == ("small", "")
-    other = asyncio.run(DetectorReplica(replace(options, sha256="0" * 64)).info())
-    assert other.problem.startswith(f"{bundle_path} is another model here (SHA-256 {options.sha256[:12]}...)")
+    asyncio.run(DetectorReplica(options).check_health())
+
+    async def ask_another():
+        replica = DetectorReplica(replace(options, sha256="0" * 64))
+        await replica.check_health()  # a start can still ask
+        answer = await replica.detect(Question(b"", 0.3))
+        assert (answer.content, answer.fault, str(bundle_path) in answer.problem) == (None, True, False)
+        other = await replica.info()
+        assert other.problem.startswith(f"{bundle_path} is another model here (SHA-256 {options.sha256[:12]}...)")
+        with pytest.raises(ModelError, match="another model"):
+            await replica.check_health()
+
+    asyncio.run(ask_another())
