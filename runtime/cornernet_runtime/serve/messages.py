@@ -15,7 +15,7 @@ class Question:
         draw: Whether the annotated picture is wanted, a JPEG, in place of JSON.
     """
 
-    picture: bytes
+    picture: bytes | bytearray
     score: float
     draw: bool = False
 

@@ -19,6 +19,8 @@ from cornernet_runtime.errors import FrameError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Bytes = bytes | bytearray
+
 FORMATS = "JPEG, PNG, WebP or BMP"
 _MOST_STEPS = (
     1000  # segments and fill bytes of a JPEG before its size; cameras write a dozen, a colour profile up to 255
@@ -30,7 +32,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, restarts, start 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame and name its size
 
 
-def header_size(content: bytes) -> tuple[int, int] | None:
+def header_size(content: Bytes) -> tuple[int, int] | None:
     """Return width and height in pixels as stored, not turned by EXIF, or None for what is in no format of FORMATS.
 
     Raises:
@@ -48,12 +50,12 @@ def header_size(content: bytes) -> tuple[int, int] | None:
     return size
 
 
-def has_too_many_scans(content: bytes) -> bool:
+def has_too_many_scans(content: Bytes) -> bool:
     """Say whether the bytes are a JPEG of more than ``MOST_SCANS`` scans."""
     return _reader(content) is _jpeg and next(islice(_SCAN.finditer(content), MOST_SCANS, None), None) is not None
 
 
-def _reader(content: bytes) -> Callable[[bytes], tuple[int, int] | None] | None:
+def _reader(content: Bytes) -> Callable[[Bytes], tuple[int, int] | None] | None:
     if content.startswith(b"\xff\xd8\xff"):
         return _jpeg
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -63,13 +65,13 @@ def _reader(content: bytes) -> Callable[[bytes], tuple[int, int] | None] | None:
     return _bmp if content.startswith(b"BM") else None
 
 
-def _png(content: bytes) -> tuple[int, int] | None:
+def _png(content: Bytes) -> tuple[int, int] | None:
     """Read IHDR, which is the first chunk."""
     kind, width, height = struct.unpack_from(">4sII", content, 12)
     return (width, height) if kind == b"IHDR" else None
 
 
-def _jpeg(content: bytes) -> tuple[int, int] | None:
+def _jpeg(content: Bytes) -> tuple[int, int] | None:
     """Walk over the segments up to the one that begins the frame."""
     at = 2
     for _ in range(_MOST_STEPS):
@@ -90,7 +92,7 @@ def _jpeg(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _webp(content: bytes) -> tuple[int, int] | None:
+def _webp(content: Bytes) -> tuple[int, int] | None:
     """Read the first chunk: lossy, lossless, or the canvas of an extended file."""
     kind = content[12:16]
     if kind == b"VP8 ":
@@ -105,7 +107,7 @@ def _webp(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _bmp(content: bytes) -> tuple[int, int] | None:
+def _bmp(content: Bytes) -> tuple[int, int] | None:
     """Read the header of OS/2 (12 bytes) or of Windows, whose height is negative where rows go down."""
     (length,) = struct.unpack_from("<I", content, 14)
     if length == 12:

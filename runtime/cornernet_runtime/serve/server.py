@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.cluster.model import identify
-from cornernet_runtime.errors import CornerNetError, ServeError
+from cornernet_runtime.errors import ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ async def _start(replicas: Replicas, server: uvicorn.Server, say: Callable[[str]
     """Start the replicas beside the web server, which says meanwhile that it is not ready; end it if they fail."""
     try:
         info = await _in_a_thread(replicas.start)
-    except CornerNetError:
+    except BaseException:  # also what nobody thought of: better no service than one that says 503 for ever
         server.should_exit = True
         raise
     say(f"ready: {info.description}")

@@ -27,7 +27,7 @@ from cornernet_runtime.serve.uploads import RefusalError, Uploads
 from cornernet_runtime.version import __version__
 
 
-class Replicas(Protocol):
+class Detecting(Protocol):
     """What the application asks of the replicas."""
 
     info: ModelInfo | None
@@ -42,7 +42,7 @@ class Replicas(Protocol):
 class _Service:
     """What the addresses share."""
 
-    def __init__(self, replicas: Replicas, limits: Limits, token: bytes | None, metrics: Metrics) -> None:
+    def __init__(self, replicas: Detecting, limits: Limits, token: bytes | None, metrics: Metrics) -> None:
         self.replicas, self.limits, self.metrics = replicas, limits, metrics
         self._token, self.uploads = token, Uploads(limits)
 
@@ -66,7 +66,11 @@ class _Service:
         if self.replicas.info is None:
             raise RefusalError(503, "the model is being loaded; try again in a second", {"Retry-After": "1"})
         waits = request.headers.get("expect", "").lower() == "100-continue"
-        body = await self.uploads.receive(request.stream(), request.headers.get("content-length"), waits=waits)
+        declared = request.headers.get("content-length")
+        async with self.uploads.receive(request.stream(), declared, waits=waits) as body:
+            return await self._answer(body, score, draw=draw)
+
+    async def _answer(self, body: bytearray, score: float, *, draw: bool) -> bytes:
         self._check_picture(body)
         try:
             async with asyncio.timeout(self.limits.answer_s):
@@ -83,7 +87,7 @@ class _Service:
             raise RefusalError(422, answer.problem)
         return answer.content
 
-    def _check_picture(self, body: bytes) -> None:
+    def _check_picture(self, body: bytes | bytearray) -> None:
         try:
             size = header_size(body)
         except FrameError as error:
@@ -100,7 +104,7 @@ class _Service:
 
 
 def create_app(
-    replicas: Replicas,
+    replicas: Detecting,
     limits: Limits,
     token: bytes | None,
     metrics: Metrics,

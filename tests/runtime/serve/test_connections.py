@@ -9,18 +9,25 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip('Ray is not installed: pip install "cornernet-trt[cluster]"', allow_module_level=True)
 
+from ray.exceptions import RayActorError
+
+from cornernet_runtime.errors import ServeError
 from cornernet_runtime.serve.deployment import Replicas
+from cornernet_runtime.serve.messages import ModelInfo
 from cornernet_runtime.serve.metrics import Metrics
 from cornernet_runtime.serve.options import Limits, ModelOptions, ServeRequest
-from cornernet_runtime.serve.server import _web_server, listen
+from cornernet_runtime.serve.server import _start, _web_server, listen
+from cornernet_runtime.serve.uploads import RefusalError, Uploads
 from cornernet_runtime.serve.web import create_app
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments:DeprecationWarning")  # within Ray
 UPLOAD_S = 0.3
 LIMITS = Limits(upload_s=UPLOAD_S, connections=4)
 PATIENCE_S = 20  # of these tests, far more than any limit: what is never closed fails
@@ -181,6 +188,72 @@ def test_connections_are_bounded():
         while (status := response(connect())[0]) == 503 and time.monotonic() < end:
             time.sleep(0.05)
         assert status == 200
+
+
+class Started:
+    """Replicas of which Ray counts, slowly."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def status(self):
+        self.asked += 1
+        if self.asked > 1:
+            raise RayActorError
+        time.sleep(0.1)
+        running = SimpleNamespace(replica_states={"RUNNING": 2, "STARTING": 1})
+        return SimpleNamespace(applications={self.name: SimpleNamespace(deployments={"detector": running})})
+
+
+def test_who_asks_often_whether_it_is_ready_does_not_ask_ray_as_often(monkeypatch):
+    replicas, controller = Replicas(ServeRequest(ModelOptions("none"))), Started()
+    replicas.info, controller.name = ModelInfo("a model"), replicas._name
+    monkeypatch.setattr("ray.serve.status", controller.status)
+
+    async def counts():
+        first = await asyncio.gather(*(replicas.running() for _ in range(50)))
+        monkeypatch.setattr("cornernet_runtime.serve.deployment._COUNT_S", 0)
+        return first, await replicas.running()
+
+    assert asyncio.run(counts()) == ([2] * 50, 0)  # without its controller none is up
+    assert controller.asked == 2
+
+
+def test_whatever_keeps_replicas_from_starting_ends_the_server():
+    def start():
+        raise RayActorError
+
+    server = SimpleNamespace(should_exit=False)
+    with pytest.raises(RayActorError):
+        asyncio.run(_start(SimpleNamespace(start=start), server, print))
+    assert server.should_exit
+
+
+def test_what_ray_raises_at_the_start_is_an_error_of_ours(monkeypatch):
+    def start(**_options):
+        raise RayActorError
+
+    monkeypatch.setattr("ray.serve.start", start)
+    with pytest.raises(ServeError, match="the replicas cannot be started: The actor "):
+        Replicas(ServeRequest(ModelOptions("none"))).start()
+
+
+def test_bodies_are_counted_until_they_are_answered():
+    async def check():
+        async def stream():
+            yield bytes(60)
+
+        uploads = Uploads(Limits(uploads_bytes=100))
+        async with uploads.receive(stream(), None, waits=False) as body:
+            assert body == bytes(60)
+            with pytest.raises(RefusalError, match="too many uploads"):
+                async with uploads.receive(stream(), None, waits=False):
+                    pass
+        for _ in range(3):
+            async with uploads.receive(stream(), None, waits=False) as body:
+                assert body == bytes(60)
+
+    asyncio.run(check())
 
 
 def test_a_service_that_is_loading_says_so(connection):
