@@ -203,6 +203,37 @@ def test_the_token_of_another_scheme_is_none(service, pictures):
     assert service.ask(pictures[0], headers=headers, token=None)[0] == 401
 
 
+def mutants():
+    """Return real pictures with bytes changed, moved or missing, the same each time."""
+    noise = np.random.default_rng(3)
+    frame = cv2.GaussianBlur(noise.integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 2)
+    kinds = [(".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]), (".png", []), (".webp", []), (".bmp", [])]
+    for kind, options in kinds:
+        whole = cv2.imencode(kind, frame, options)[1].tobytes()
+        for count in (1, 3, 10, 30):
+            changed = bytearray(whole)
+            for at in noise.integers(0, len(whole), count):
+                changed[at] = noise.integers(256)
+            yield bytes(changed)
+        for start, end in np.sort(noise.integers(20, len(whole), (4, 2))):
+            yield whole[:start] + whole[end:]
+            yield whole[:end] + whole[start:]
+
+
+@pytest.mark.parametrize("path", ["/detect", "/detect/picture"])
+def test_damaged_pictures_are_never_a_fault_of_the_service(service, pictures, expected, path):
+    statuses = Counter(service.ask(content, path)[0] for content in mutants())
+    assert set(statuses) <= {200, 413, 415, 422}
+    assert min(statuses[200], statuses[422]) > 5  # they reach the decoder
+    assert objects(service.ask(pictures[0], f"/detect?score={SCORE}")[2]) == json_objects(expected[0].above(SCORE))
+
+
+def test_opencv_in_the_replicas_has_the_limit_of_pixels_too(service):
+    [replica] = service.replicas()
+    variables = Path(f"/proc/{replica}/environ").read_bytes().split(b"\0")
+    assert f"OPENCV_IO_MAX_IMAGE_PIXELS={MOST_PIXELS}".encode() in variables
+
+
 def head(length, extra=""):
     return (
         f"POST /detect HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n{extra}\r\n"
