@@ -117,13 +117,19 @@ class Replicas:
             ServeError: Replicas died under every attempt.
         """
         from ray.exceptions import RayActorError  # noqa: PLC0415 - an extra
-        from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError  # noqa: PLC0415 - the same
+        from ray.serve.exceptions import (  # noqa: PLC0415 - the same
+            BackPressureError,
+            DeploymentUnavailableError,
+            ReplicaUnavailableError,
+        )
 
         for attempt in range(_ATTEMPTS):
             try:
                 answer: Answer = await self._handle.detect.remote(question)
             except BackPressureError as error:
                 raise OverloadedError("too many requests wait; try again in a second") from error
+            except DeploymentUnavailableError as error:
+                raise ServeError("no replica can be started; the service's log says why") from error
             except (RayActorError, ReplicaUnavailableError):
                 self._on_retry()
                 continue

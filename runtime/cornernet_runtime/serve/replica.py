@@ -39,10 +39,13 @@ class DetectorReplica:
     """A detector and the two threads in front of it: one decodes and draws, one detects.
 
     A model that cannot be opened leaves a replica that says why, so that a service which starts can end with that; to
-    Serve it is not healthy soon afterwards, and is replaced.
+    Serve it is not healthy soon afterwards, and is replaced. A later one fails, and Serve tries again and again.
 
     Args:
         options: The model, and how it is run here.
+
+    Raises:
+        CornerNetError: The model cannot be opened, and the service has started before.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -53,6 +56,8 @@ class DetectorReplica:
         try:
             self._open(options)
         except CornerNetError as error:
+            if _is_a_later_one():
+                raise
             self._info = ModelInfo(problem=str(error))
             logging.getLogger("ray.serve").warning("the model cannot be opened: %s", error)
         self._told, self._opened_s = False, time.monotonic()
@@ -149,6 +154,20 @@ class DetectorReplica:
         height, width = frame.shape[:2]
         content = {"model": self._info.name, "width": width, "height": height, "detections": json_objects(found)}
         return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _is_a_later_one() -> bool:
+    """Say whether this replica takes the place of one, the service having started before."""
+    from ray import serve  # noqa: PLC0415 - an extra
+    from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - the same
+    from ray.serve.schema import DeploymentStatusTrigger  # noqa: PLC0415 - the same
+
+    try:
+        context = serve.get_replica_context()
+    except RayServeException:  # no replica of Serve's
+        return False
+    application = serve.status().applications[context.app_name]
+    return application.deployments[context.deployment].status_trigger != DeploymentStatusTrigger.CONFIG_UPDATE_STARTED
 
 
 def _drawn(frame: Frame, found: Detections) -> bytes | None:
