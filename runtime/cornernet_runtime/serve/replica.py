@@ -160,14 +160,13 @@ def _is_a_later_one() -> bool:
     """Say whether this replica takes the place of one, the service having started before."""
     from ray import serve  # noqa: PLC0415 - an extra
     from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - the same
-    from ray.serve.schema import DeploymentStatusTrigger  # noqa: PLC0415 - the same
 
     try:
         context = serve.get_replica_context()
     except RayServeException:  # no replica of Serve's
         return False
     application = serve.status().applications[context.app_name]
-    return application.deployments[context.deployment].status_trigger != DeploymentStatusTrigger.CONFIG_UPDATE_STARTED
+    return application.deployments[context.deployment].status_trigger.value != "CONFIG_UPDATE_STARTED"
 
 
 def _drawn(frame: Frame, found: Detections) -> bytes | None:

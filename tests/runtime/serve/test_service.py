@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -338,3 +339,30 @@ def test_a_replica_that_is_killed_loses_no_request(service, pictures, expected):
         assert objects(body) == json_objects(expected[number].above(SCORE))
     assert service.metrics()["cornernet_retries_total"] > before
     assert replica not in service.replicas()
+
+
+def test_replicas_without_their_model_are_not_ready_until_it_is_back(service, bundle_path, pictures):
+    def is_ready():
+        return service.ask(path="/ready", method="GET")[0] == 200
+
+    end = time.monotonic() + 60
+    known = set(service.replicas())
+    model = bundle_path / "model.onnx"
+    away = model.rename(model.with_suffix(".away"))
+    try:
+        for replica in known:
+            os.kill(replica, signal.SIGKILL)
+        seen, was_ready = set(), []
+        while len(seen) < 2:  # two failed one after the other
+            assert time.monotonic() < end
+            seen |= set(service.replicas()) - known
+            if seen:
+                was_ready.append(is_ready())
+            time.sleep(0.1)
+        assert not any(was_ready)
+    finally:
+        away.rename(model)
+    while not is_ready():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert service.ask(pictures[0])[0] == 200
