@@ -47,7 +47,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     return decode_picture(content, str(path))
 
 
-def decode_picture(content: bytes, source: str) -> NDArray[np.uint8]:
+def decode_picture(content: bytes | bytearray, source: str) -> NDArray[np.uint8]:
     """Decode the content of a picture's file, as ``read_picture`` does; ``source`` names it in errors.
 
     Raises:

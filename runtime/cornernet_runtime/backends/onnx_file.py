@@ -89,5 +89,5 @@ class OnnxFile:
 
 def first_line(error: Exception) -> str:
     """Return the first line of what a library says, or the error's type."""
-    lines = str(error).splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

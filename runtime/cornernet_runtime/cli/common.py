@@ -183,8 +183,8 @@ def parse_scales(text: str) -> tuple[float, ...]:
 
 
 def whole_number(text: str) -> int:
-    """Return a number of things, 1 or more, for an option."""
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+    """Return a number of things, 1 or more, for an option; no library is asked to count to more than 2**40."""
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 2**40:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)
 

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, plain, run_command
+from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, plain, run_command, share, whole_number
 from cornernet_runtime.errors import CornerNetWarning, ServeError
 from cornernet_runtime.machine import core_count
 from cornernet_runtime.serve.options import MIB, Limits, ModelOptions, ServeRequest
@@ -105,24 +105,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", metavar="NAME", help="what runs the network (default: the best there)")
     add_view_options(parser)
     replicas = parser.add_argument_group("replicas")
-    replicas.add_argument("--replicas", type=_count, default=1, metavar="N", help="detectors (default 1)")
+    replicas.add_argument("--replicas", type=whole_number, default=1, metavar="N", help="detectors (default 1)")
     replicas.add_argument(
-        "--threads", type=_count, metavar="N", help="of each on the CPU (default: the cores, divided by --replicas)"
+        "--threads",
+        type=whole_number,
+        metavar="N",
+        help="of each on the CPU (default: the cores, divided by --replicas)",
     )
-    replicas.add_argument("--gpus", type=_share, default=0.0, metavar="N", help="of each, such as 1 or 0.5 (default 0)")
-    replicas.add_argument("--batch", type=_count, default=8, metavar="N", help="most pictures at once (default 8)")
+    replicas.add_argument("--gpus", type=share, default=0.0, metavar="N", help="of each, such as 1 or 0.5 (default 0)")
+    replicas.add_argument(
+        "--batch", type=whole_number, default=8, metavar="N", help="most pictures at once (default 8)"
+    )
     replicas.add_argument(
         "--batch-wait", type=_not_negative, default=5.0, metavar="MS", help="for a full batch (default 5)"
     )
     replicas.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: Ray is started here)")
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--max-bytes", type=_count, default=Limits().body_bytes, metavar="N", help=f"of a body (default {20 * MIB})"
+        "--max-bytes",
+        type=whole_number,
+        default=Limits().body_bytes,
+        metavar="N",
+        help=f"of a body (default {20 * MIB})",
     )
     limits.add_argument(
-        "--max-pixels", type=_count, default=Limits().pixels, metavar="N", help="of a picture (default 40000000)"
+        "--max-pixels", type=whole_number, default=Limits().pixels, metavar="N", help="of a picture (default 40000000)"
     )
-    limits.add_argument("--queue", type=_count, default=128, metavar="N", help="requests that may wait (default 128)")
+    limits.add_argument(
+        "--queue", type=whole_number, default=128, metavar="N", help="requests that may wait (default 128)"
+    )
     limits.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="until detections are there (default 30)"
     )
@@ -133,12 +144,6 @@ def _parser() -> argparse.ArgumentParser:
         "--drain", type=_seconds, default=30.0, metavar="SECONDS", help="for requests under way at the end (default 30)"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 2**40:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _port(text: str) -> int:
@@ -166,13 +171,6 @@ def _not_negative(text: str) -> float:
     value = _number(text)
     if not 0 <= value <= 60_000:
         raise argparse.ArgumentTypeError(f"expected milliseconds from 0 to 60000, got {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 64 or (value > 1 and value != int(value)):
-        raise argparse.ArgumentTypeError(f"expected a share up to 1 or a whole number of GPUs, got {text!r}")
     return value
 
 

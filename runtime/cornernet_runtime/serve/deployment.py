@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import secrets
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from cornernet_runtime.backends.onnx_file import first_line
 from cornernet_runtime.cluster.connect import LOCAL, import_ray, join
 from cornernet_runtime.errors import ServeError
 from cornernet_runtime.serve.replica import DetectorReplica
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 DEPLOYMENT = "detector"
 _ATTEMPTS = 3  # of a request whose replica died, the first included
 _INFO_S = 60.0
+_COUNT_S = 1.0  # for which a number of replicas is true enough
 
 
 class OverloadedError(ServeError):
@@ -40,10 +43,11 @@ class Replicas:
 
     def __init__(self, request: ServeRequest, on_retry: Callable[[], None] = lambda: None) -> None:
         self._request = request
-        self._name = f"cornernet-serve-{os.getpid()}"  # another service may run in the same cluster
+        self._name = f"cornernet-serve-{secrets.token_hex(4)}"  # a process id is unique on one machine only
         self._handle: Any = None
         self.info: ModelInfo | None = None
         self._on_retry = on_retry
+        self._counting, self._counted_s, self._count = asyncio.Lock(), -_COUNT_S, 0
 
     def connect(self) -> None:
         """Start Ray on this machine, or connect to the cluster that was asked for.
@@ -68,8 +72,9 @@ class Replicas:
         Raises:
             ServeError: They cannot be started, or cannot open the model.
         """
-        import ray  # noqa: PLC0415 - an extra
-        from ray import serve  # noqa: PLC0415 - the same
+        from ray import serve  # noqa: PLC0415 - an extra
+        from ray.exceptions import RayError  # noqa: PLC0415 - the same
+        from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - the same
 
         request = self._request
         deployment = serve.deployment(
@@ -90,14 +95,14 @@ class Replicas:
         )(DetectorReplica)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Serve, for those who write deployments
-            serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
             try:
+                serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
                 self._handle = serve.run(deployment.bind(request.model), name=self._name, route_prefix=None)
-            except RuntimeError as error:
+            except (RuntimeError, TimeoutError, RayError, RayServeException) as error:
                 raise ServeError(f"the replicas cannot be started: {first_line(error)}") from error
         try:
             info: ModelInfo = self._handle.info.remote().result(timeout_s=_INFO_S)
-        except (TimeoutError, ray.exceptions.RayError) as error:
+        except (TimeoutError, RayError, RayServeException) as error:
             raise ServeError(f"the replicas were started and do not answer: {first_line(error)}") from error
         if info.problem:
             raise ServeError(info.problem)
@@ -105,33 +110,52 @@ class Replicas:
         return info
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer to a question; one whose replica died is put to another.
+        """Return the answer to a question; one whose replica died, or could not open its model, is put to another.
 
         Raises:
             OverloadedError: As many requests wait as may.
             ServeError: Replicas died under every attempt.
         """
         from ray.exceptions import RayActorError  # noqa: PLC0415 - an extra
-        from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError  # noqa: PLC0415 - the same
+        from ray.serve.exceptions import (  # noqa: PLC0415 - the same
+            BackPressureError,
+            DeploymentUnavailableError,
+            ReplicaUnavailableError,
+        )
 
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
                 answer: Answer = await self._handle.detect.remote(question)
             except BackPressureError as error:
                 raise OverloadedError("too many requests wait; try again in a second") from error
+            except DeploymentUnavailableError as error:
+                raise ServeError("no replica can be started; the service's log says why") from error
             except (RayActorError, ReplicaUnavailableError):
                 self._on_retry()
                 continue
-            return answer
+            if not answer.fault or attempt == _ATTEMPTS - 1:
+                return answer
         raise ServeError(f"{_ATTEMPTS} replicas died over this request; try again, or look into their logs")
 
     async def running(self) -> int:
-        """Return how many replicas are up."""
-        from ray import serve  # noqa: PLC0415 - an extra
-
+        """Return how many replicas are up, as it was a second ago at most: anybody may ask, and Ray has other work."""
         if self.info is None:
             return 0
-        status = await asyncio.to_thread(serve.status)
+        async with self._counting:  # for all who ask meanwhile
+            if time.monotonic() - self._counted_s > _COUNT_S:
+                self._count = await self._count_running()
+                self._counted_s = time.monotonic()
+        return self._count
+
+    async def _count_running(self) -> int:
+        from ray import serve  # noqa: PLC0415 - an extra
+        from ray.exceptions import RayError  # noqa: PLC0415 - the same
+        from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - the same
+
+        try:
+            status = await asyncio.to_thread(serve.status)
+        except (RayError, RayServeException):  # its controller is gone, or being started again
+            return 0
         application = status.applications.get(self._name)
         deployment = application.deployments.get(DEPLOYMENT) if application else None
         return (
@@ -150,9 +174,3 @@ class Replicas:
                 serve.delete(self._name)
         finally:
             ray.shutdown()  # ends all that was started here, with no request under way any more
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, for one line is what a command prints."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ class Question:
         draw: Whether the annotated picture is wanted, a JPEG, in place of JSON.
     """
 
-    picture: bytes
+    picture: bytes | bytearray
     score: float
     draw: bool = False
 
@@ -27,6 +27,7 @@ class Answer:
     Attributes:
         content: The body of the response; None where the picture could not be used.
         problem: Why it could not.
+        fault: Whether that is the service's fault, not the picture's.
         batch: Pictures that were detected in together, this one included.
         first: Whether this one was the first of them, so that each batch can be counted once.
         decode_s: Seconds that decoding this picture took.
@@ -35,6 +36,7 @@ class Answer:
 
     content: bytes | None
     problem: str = ""
+    fault: bool = False
     batch: int = 0
     first: bool = False
     decode_s: float = 0.0

@@ -19,6 +19,8 @@ class Limits:
         waiting: Requests that wait for a replica; further ones are told to come back.
         uploads: Bodies that are received at the same time; the same.
         uploads_bytes: Of all of them together; the same.
+        connections: At the same time, the silent ones included; the same, and more than twice as many are not accepted.
+        head_bytes: Of what comes before a body: the address and the headers.
     """
 
     body_bytes: int = 20 * MIB
@@ -28,6 +30,8 @@ class Limits:
     waiting: int = 128
     uploads: int = 256
     uploads_bytes: int = 1024 * MIB
+    connections: int = 448  # each is a file, and a process often may have 1024
+    head_bytes: int = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,16 @@
 
 Only what names the size is read, in a bounded number of steps, whatever the bytes are. OpenCV, which decodes, has the
 same limit (``OPENCV_IO_MAX_IMAGE_PIXELS``), for a file that tells it something else.
+
+Pillow also reads headers, but its ``Image.open`` of a WebP allocates the whole canvas: more than 1 GB for 13,000x13,000
+pixels that a file of 100 bytes claims.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import FrameError
@@ -14,13 +19,20 @@ from cornernet_runtime.errors import FrameError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Bytes = bytes | bytearray
+
 FORMATS = "JPEG, PNG, WebP or BMP"
-_MOST_SEGMENTS = 1000  # of a JPEG before its size; cameras write a dozen, and a colour profile at most 255
+_MOST_STEPS = (
+    1000  # segments and fill bytes of a JPEG before its size; cameras write a dozen, a colour profile up to 255
+)
+MOST_SCANS = 100  # of a JPEG; encoders write about ten, and each may cost the decoder as much as a whole picture
+# The head of a scan as libjpeg takes it, of 0 to 4 components; by two bytes alone a film behind a picture has some too.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, restarts, start of image
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame and name its size
 
 
-def header_size(content: bytes) -> tuple[int, int] | None:
+def header_size(content: Bytes) -> tuple[int, int] | None:
     """Return width and height in pixels as stored, not turned by EXIF, or None for what is in no format of FORMATS.
 
     Raises:
@@ -38,7 +50,12 @@ def header_size(content: bytes) -> tuple[int, int] | None:
     return size
 
 
-def _reader(content: bytes) -> Callable[[bytes], tuple[int, int] | None] | None:
+def has_too_many_scans(content: Bytes) -> bool:
+    """Say whether the bytes are a JPEG of more than ``MOST_SCANS`` scans."""
+    return _reader(content) is _jpeg and next(islice(_SCAN.finditer(content), MOST_SCANS, None), None) is not None
+
+
+def _reader(content: Bytes) -> Callable[[Bytes], tuple[int, int] | None] | None:
     if content.startswith(b"\xff\xd8\xff"):
         return _jpeg
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -48,23 +65,22 @@ def _reader(content: bytes) -> Callable[[bytes], tuple[int, int] | None] | None:
     return _bmp if content.startswith(b"BM") else None
 
 
-def _png(content: bytes) -> tuple[int, int] | None:
+def _png(content: Bytes) -> tuple[int, int] | None:
     """Read IHDR, which is the first chunk."""
     kind, width, height = struct.unpack_from(">4sII", content, 12)
     return (width, height) if kind == b"IHDR" else None
 
 
-def _jpeg(content: bytes) -> tuple[int, int] | None:
+def _jpeg(content: Bytes) -> tuple[int, int] | None:
     """Walk over the segments up to the one that begins the frame."""
     at = 2
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MOST_STEPS):
         if content[at] != 0xFF:
             return None
-        while content[at + 1] == 0xFF:  # fill bytes
-            at += 1
-            if at > len(content):
-                return None
         marker = content[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", content, at + 5)
             return width, height
@@ -76,7 +92,7 @@ def _jpeg(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _webp(content: bytes) -> tuple[int, int] | None:
+def _webp(content: Bytes) -> tuple[int, int] | None:
     """Read the first chunk: lossy, lossless, or the canvas of an extended file."""
     kind = content[12:16]
     if kind == b"VP8 ":
@@ -91,7 +107,7 @@ def _webp(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _bmp(content: bytes) -> tuple[int, int] | None:
+def _bmp(content: Bytes) -> tuple[int, int] | None:
     """Read the header of OS/2 (12 bytes) or of Windows, whose height is negative where rows go down."""
     (length,) = struct.unpack_from("<I", content, 14)
     if length == 12:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from cornernet_runtime.cluster.model import check_identity
 from cornernet_runtime.detect import json_objects
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
-from cornernet_runtime.errors import CornerNetError, FrameError
+from cornernet_runtime.errors import CornerNetError, FrameError, ModelError
 from cornernet_runtime.pictures import decode_picture
 from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
 
@@ -31,15 +32,20 @@ if TYPE_CHECKING:
     Frame = NDArray[np.uint8]
 
 _JPEG_QUALITY = 90
+_TELL_S = 3.0
 
 
 class DetectorReplica:
     """A detector and the two threads in front of it: one decodes and draws, one detects.
 
-    A model that cannot be opened leaves a replica that says why, for Serve would otherwise start it again and again.
+    A model that cannot be opened leaves a replica that says why, so that a service which starts can end with that; to
+    Serve it is not healthy soon afterwards, and is replaced. A later one fails, and Serve tries again and again.
 
     Args:
         options: The model, and how it is run here.
+
+    Raises:
+        CornerNetError: The model cannot be opened, and the service has started before.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -50,7 +56,11 @@ class DetectorReplica:
         try:
             self._open(options)
         except CornerNetError as error:
+            if _is_a_later_one():
+                raise
             self._info = ModelInfo(problem=str(error))
+            logging.getLogger("ray.serve").warning("the model cannot be opened: %s", error)
+        self._told, self._opened_s = False, time.monotonic()
         self._pictures = ThreadPoolExecutor(1, "pictures")
         self._network = ThreadPoolExecutor(1, "network")  # a detector serves one thread at a time
 
@@ -83,7 +93,17 @@ class DetectorReplica:
 
     async def info(self) -> ModelInfo:
         """Return what was opened."""
+        self._told = True
         return self._info
+
+    async def check_health(self) -> None:
+        """Have Serve replace this replica where it could not open its model, once a start could learn why.
+
+        Raises:
+            ModelError: It could not, and has said so or lived for a while: a start asks one replica, at once.
+        """
+        if self._info.problem and (self._told or time.monotonic() - self._opened_s > _TELL_S):
+            raise ModelError(self._info.problem)
 
     async def process_id(self) -> int:
         """Return the id of this process, for tests and measurements."""
@@ -91,6 +111,8 @@ class DetectorReplica:
 
     async def detect(self, question: Question) -> Answer:
         """Return the response to one picture, detected in together with those of other calls."""
+        if self._detector is None:  # its path, which is in the problem, is nothing for a client
+            return Answer(None, "a replica could not open the model; its log says why", fault=True)
         loop, start = asyncio.get_running_loop(), time.perf_counter()
         try:
             frame = await loop.run_in_executor(self._pictures, decode_picture, question.picture, "the picture")
@@ -100,13 +122,17 @@ class DetectorReplica:
         await self._idle.wait()
         found, batch, first, detect_s = await self._batched(frame)
         if isinstance(found, str):
-            return Answer(None, found, batch, first, decode_s, detect_s)
+            return Answer(None, found, False, batch, first, decode_s, detect_s)
         found = found.above(question.score)
         if question.draw:
             content = await loop.run_in_executor(self._pictures, _drawn, frame, found)
+            if content is None:
+                height, width = frame.shape[:2]
+                problem = f"a picture of {width}x{height} pixels cannot be drawn on: JPEG ends at 65500"
+                return Answer(None, problem, False, batch, first, decode_s, detect_s)
         else:
             content = self._json(frame, found)
-        return Answer(content, "", batch, first, decode_s, detect_s)
+        return Answer(content, "", False, batch, first, decode_s, detect_s)
 
     def _detect(self, frames: Sequence[Frame]) -> list[tuple[Detections | str, int, bool, float]]:
         """Return for each frame detections or why there are none, how many frames, if it is the first, and seconds."""
@@ -116,8 +142,7 @@ class DetectorReplica:
         return [(one, len(frames), number == 0, seconds) for number, one in enumerate(found)]
 
     def _detections(self, frames: Sequence[Frame]) -> list[Detections | str]:
-        if self._detector is None:
-            return [self._info.problem] * len(frames)
+        assert self._detector is not None  # noqa: S101 - ``detect`` has seen to it
         try:
             return list(self._detector.batch(frames))
         except FrameError as error:
@@ -131,6 +156,20 @@ class DetectorReplica:
         return json.dumps(content, ensure_ascii=False).encode()
 
 
-def _drawn(frame: Frame, found: Detections) -> bytes:
-    _, encoded = cv2.imencode(".jpg", draw_detections(frame, found), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return encoded.tobytes()
+def _is_a_later_one() -> bool:
+    """Say whether this replica takes the place of one, the service having started before."""
+    from ray import serve  # noqa: PLC0415 - an extra
+    from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - the same
+
+    try:
+        context = serve.get_replica_context()
+    except RayServeException:  # no replica of Serve's
+        return False
+    application = serve.status().applications[context.app_name]
+    return application.deployments[context.deployment].status_trigger.value != "CONFIG_UPDATE_STARTED"
+
+
+def _drawn(frame: Frame, found: Detections) -> bytes | None:
+    """Return the annotated picture, or None for one that is too large for JPEG."""
+    done, encoded = cv2.imencode(".jpg", draw_detections(frame, found), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes() if done else None

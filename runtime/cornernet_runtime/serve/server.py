@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.cluster.model import identify
-from cornernet_runtime.errors import CornerNetError, ServeError
-from cornernet_runtime.serve.connections import patient_protocol
+from cornernet_runtime.errors import ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +131,7 @@ async def _start(replicas: Replicas, server: uvicorn.Server, say: Callable[[str]
     """Start the replicas beside the web server, which says meanwhile that it is not ready; end it if they fail."""
     try:
         info = await _in_a_thread(replicas.start)
-    except CornerNetError:
+    except BaseException:  # also what nobody thought of: better no service than one that says 503 for ever
         server.should_exit = True
         raise
     say(f"ready: {info.description}")
@@ -181,6 +180,8 @@ def _end_on_signals(server: uvicorn.Server) -> list[signal.Signals]:
 def _web_server(app: FastAPI, request: ServeRequest) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415 - an extra
 
+    from cornernet_runtime.serve.connections import patient_protocol  # noqa: PLC0415 - needs uvicorn
+
     class Server(uvicorn.Server):
         """Leaves signals to ``_end_on_signals``."""
 
@@ -190,7 +191,8 @@ def _web_server(app: FastAPI, request: ServeRequest) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
-        http=patient_protocol(request.limits.upload_s),
+        http=patient_protocol(request.limits),
+        limit_concurrency=request.limits.connections,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, AsyncIterator
 
     from cornernet_runtime.serve.options import Limits
 
@@ -36,8 +37,11 @@ class Uploads:
         self._limits = limits
         self._under_way = self._held = 0  # bodies, and bytes of them
 
-    async def receive(self, stream: AsyncIterable[bytes], declared: str | None, *, waits: bool) -> bytes:
-        """Return a body.
+    @contextlib.asynccontextmanager
+    async def receive(
+        self, stream: AsyncIterable[bytes], declared: str | None, *, waits: bool
+    ) -> AsyncIterator[bytearray]:
+        """Receive a body, which counts among the bytes that are held until the context ends.
 
         One that is too large is read to its end all the same, and thrown away, since many clients look for a response
         only when they have sent everything; the seconds bound that too.
@@ -58,40 +62,41 @@ class Uploads:
         if self._under_way >= limits.uploads:
             raise _too_many()
         self._under_way += 1
+        body = bytearray()
         try:
-            async with asyncio.timeout(limits.upload_s):
-                body = await self._joined(stream, 0 if exceeds else limits.body_bytes)
-        except TimeoutError:
-            if exceeds:
-                raise too_large from None
-            detail = f"the body did not come within {limits.upload_s:g} seconds; send a smaller picture"
-            raise RefusalError(408, detail, CLOSE) from None
+            try:
+                async with asyncio.timeout(limits.upload_s):
+                    complete = await self._collect(stream, body, 0 if exceeds else limits.body_bytes)
+            except TimeoutError:
+                if exceeds:
+                    raise too_large from None
+                detail = f"the body did not come within {limits.upload_s:g} seconds; send a smaller picture"
+                raise RefusalError(408, detail, CLOSE) from None
+            finally:
+                self._under_way -= 1
+            if not complete:
+                raise too_large
+            if not body:
+                detail = "the body is empty; send the bytes of a picture: curl --data-binary @picture.jpg"
+                raise RefusalError(400, detail)
+            yield body
         finally:
-            self._under_way -= 1
-        if body is None:
-            raise too_large
-        if not body:
-            raise RefusalError(400, "the body is empty; send the bytes of a picture: curl --data-binary @picture.jpg")
-        return body
+            self._held -= len(body)
 
-    async def _joined(self, stream: AsyncIterable[bytes], most: int) -> bytes | None:
-        """Return all parts joined, or None after the last if they are more than ``most`` bytes."""
-        parts: list[bytes] = []
-        size = held = 0
-        try:
-            async for part in stream:
-                size += len(part)
-                if size <= most:
-                    parts.append(part)
-                    held += len(part)
-                    self._held += len(part)
-                    if self._held > self._limits.uploads_bytes:
-                        raise _too_many()
-                else:
-                    parts.clear()
-            return b"".join(parts) if size <= most else None
-        finally:
-            self._held -= held
+    async def _collect(self, stream: AsyncIterable[bytes], body: bytearray, most: int) -> bool:
+        """Add all parts to a body, and say after the last whether they fit; of those that do not, none is kept."""
+        size = 0
+        async for part in stream:
+            size += len(part)
+            if size > most:
+                self._held -= len(body)
+                body.clear()
+                continue
+            body += part
+            self._held += len(part)
+            if self._held > self._limits.uploads_bytes:
+                raise _too_many()
+        return size <= most
 
 
 CLOSE = {"Connection": "close"}

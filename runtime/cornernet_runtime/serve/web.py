@@ -21,13 +21,13 @@ from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
 from cornernet_runtime.serve.metrics import Metrics
 from cornernet_runtime.serve.options import Limits
 from cornernet_runtime.serve.page import page_and_policy
-from cornernet_runtime.serve.picture_header import FORMATS, header_size
+from cornernet_runtime.serve.picture_header import FORMATS, MOST_SCANS, has_too_many_scans, header_size
 from cornernet_runtime.serve.schemas import REASONS, Problem, Result, State
 from cornernet_runtime.serve.uploads import RefusalError, Uploads
 from cornernet_runtime.version import __version__
 
 
-class Replicas(Protocol):
+class Detecting(Protocol):
     """What the application asks of the replicas."""
 
     info: ModelInfo | None
@@ -42,7 +42,7 @@ class Replicas(Protocol):
 class _Service:
     """What the addresses share."""
 
-    def __init__(self, replicas: Replicas, limits: Limits, token: bytes | None, metrics: Metrics) -> None:
+    def __init__(self, replicas: Detecting, limits: Limits, token: bytes | None, metrics: Metrics) -> None:
         self.replicas, self.limits, self.metrics = replicas, limits, metrics
         self._token, self.uploads = token, Uploads(limits)
 
@@ -66,7 +66,11 @@ class _Service:
         if self.replicas.info is None:
             raise RefusalError(503, "the model is being loaded; try again in a second", {"Retry-After": "1"})
         waits = request.headers.get("expect", "").lower() == "100-continue"
-        body = await self.uploads.receive(request.stream(), request.headers.get("content-length"), waits=waits)
+        declared = request.headers.get("content-length")
+        async with self.uploads.receive(request.stream(), declared, waits=waits) as body:
+            return await self._answer(body, score, draw=draw)
+
+    async def _answer(self, body: bytearray, score: float, *, draw: bool) -> bytes:
         self._check_picture(body)
         try:
             async with asyncio.timeout(self.limits.answer_s):
@@ -77,11 +81,13 @@ class _Service:
         except ServeError as error:
             raise RefusalError(503, str(error), {"Retry-After": "1"}) from error
         self.metrics.count_answer(answer)
+        if answer.fault:
+            raise RefusalError(503, answer.problem, {"Retry-After": "1"})
         if answer.content is None:
             raise RefusalError(422, answer.problem)
         return answer.content
 
-    def _check_picture(self, body: bytes) -> None:
+    def _check_picture(self, body: bytes | bytearray) -> None:
         try:
             size = header_size(body)
         except FrameError as error:
@@ -93,10 +99,12 @@ class _Service:
             width, height = size
             detail = f"the picture has {width}x{height} pixels, more than {self.limits.pixels}; send a smaller one"
             raise RefusalError(413, detail)
+        if has_too_many_scans(body):
+            raise RefusalError(422, f"the JPEG has more than {MOST_SCANS} scans; save it anew, as a baseline JPEG")
 
 
 def create_app(
-    replicas: Replicas,
+    replicas: Detecting,
     limits: Limits,
     token: bytes | None,
     metrics: Metrics,
@@ -200,18 +208,26 @@ class _Counted:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 499  # for a client that went away
+        # A client that waits for leave to send its body, and does not get it, sends the body or its next request:
+        # nobody knows which, so the connection ends.
+        asks = any(name == b"expect" for name, _ in scope["headers"])
+
+        async def read() -> Message:
+            nonlocal asks
+            asks = False
+            return await receive()
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._ends():  # or a client would send its next request into a closed connection
+                if asks or self._ends():  # or a client would send its next request into a closed connection
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         self._metrics.begin()
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, read, watch)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.end(path, status, time.perf_counter() - start)

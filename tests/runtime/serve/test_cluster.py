@@ -20,7 +20,10 @@ from served import command_of, descendants, running, start
 from cornernet_runtime import Detector
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.detect import json_objects
-from cornernet_runtime.serve.options import ModelOptions
+from cornernet_runtime.errors import ModelError
+from cornernet_runtime.serve.deployment import Replicas
+from cornernet_runtime.serve.messages import Question
+from cornernet_runtime.serve.options import ModelOptions, ServeRequest
 from cornernet_runtime.serve.replica import DetectorReplica
 
 if importlib.util.find_spec("ray") is None:
@@ -72,7 +75,7 @@ def test_a_cluster_that_runs_serves_and_goes_on_afterwards(cluster, bundle_path)
         assert json.loads(service.ask(path="/ready", method="GET")[2])["replicas"] == 2
         cluster.stdin.write("\n")
         cluster.stdin.flush()
-        assert cluster.stdout.readline() == f"['cornernet-serve-{service.process.pid}']\n"
+        assert re.fullmatch(r"\['cornernet-serve-[0-9a-f]{8}'\]\n", cluster.stdout.readline())
         assert service.end() == 0
     cluster.stdin.write("\n")
     cluster.stdin.flush()
@@ -102,10 +105,27 @@ def test_strangers_are_not_let_into_the_ray_of_a_service(bundle_path):
             service.process.wait(timeout=60)
 
 
+def test_services_of_two_machines_have_two_names():
+    # In containers both may have process id 1; the second of one name would take the place of the first.
+    request = ServeRequest(ModelOptions("model"))
+    assert Replicas(request)._name != Replicas(request)._name
+
+
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments:DeprecationWarning")  # within Ray
 def test_a_replica_with_another_model_says_so(bundle_path):
     options = ModelOptions(str(bundle_path), batch=1, sha256=identify(str(bundle_path)).sha256)
     opened = asyncio.run(DetectorReplica(options).info())
     assert (opened.name, opened.problem) == ("small", "")
-    other = asyncio.run(DetectorReplica(replace(options, sha256="0" * 64)).info())
-    assert other.problem.startswith(f"{bundle_path} is another model here (SHA-256 {options.sha256[:12]}...)")
+    asyncio.run(DetectorReplica(options).check_health())
+
+    async def ask_another():
+        replica = DetectorReplica(replace(options, sha256="0" * 64))
+        await replica.check_health()  # a start can still ask
+        answer = await replica.detect(Question(b"", 0.3))
+        assert (answer.content, answer.fault, str(bundle_path) in answer.problem) == (None, True, False)
+        other = await replica.info()
+        assert other.problem.startswith(f"{bundle_path} is another model here (SHA-256 {options.sha256[:12]}...)")
+        with pytest.raises(ModelError, match="another model"):
+            await replica.check_health()
+
+    asyncio.run(ask_another())

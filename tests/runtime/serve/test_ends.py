@@ -29,7 +29,7 @@ def picture():
 
 
 def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(bundle_path, picture):
-    # One picture at a time and a long wait for the batch, so that the signal comes while all are under way.
+    # Room in a batch and a long wait for it to be full, so that the signal comes while all are under way.
     service = start(bundle_path, "--batch", "64", "--batch-wait", "3000")
     service.wait_until("ready")
     below = descendants(service.process.pid)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.pictures import decode_picture
-from cornernet_runtime.serve.picture_header import header_size
+from cornernet_runtime.serve.picture_header import MOST_SCANS, has_too_many_scans, header_size
 
 WIDTH, HEIGHT = 37, 23
 KINDS = {
@@ -81,9 +81,34 @@ def test_a_picture_without_pixels_is_named():
         header_size(bytes(content))
 
 
-def test_a_jpeg_of_segments_without_end_is_given_up():
+@pytest.mark.parametrize("step", [b"\xff\xe1\0\x02", b"\xff\x01", b"\xff"], ids=["segments", "markers", "fill bytes"])
+def test_a_jpeg_in_which_the_size_comes_late_is_given_up(step):
+    content = encoded(format="JPEG")
+    assert header_size(content[:2] + step * 900 + content[2:]) == (WIDTH, HEIGHT)
     with pytest.raises(FrameError, match="names no width"):
-        header_size(b"\xff\xd8" + b"\xff\xe1\0\x02" * 5_000_000)
+        header_size(content[:2] + step * 1000 + content[2:])
+
+
+def with_scans(content, count):
+    """Return a progressive JPEG whose last scan is repeated until there are so many."""
+    last, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    scan = content[last:end]
+    return content[:end] + scan * (count - content.count(b"\xff\xda")) + content[end:]
+
+
+def test_a_jpeg_of_too_many_scans_is_known():
+    content = encoded(format="JPEG", progressive=True)
+    assert 5 < content.count(b"\xff\xda") < 20
+    assert not has_too_many_scans(with_scans(content, MOST_SCANS))
+    assert has_too_many_scans(with_scans(content, MOST_SCANS + 1))
+    assert decode_picture(with_scans(content, MOST_SCANS + 1), "it").shape == (HEIGHT, WIDTH, 3)  # no damaged one
+
+
+def test_what_only_looks_like_scans_is_none():
+    film = np.random.default_rng(0).bytes(20_000_000)
+    assert film.count(b"\xff\xda") > MOST_SCANS
+    assert not has_too_many_scans(encoded(format="JPEG") + film)
+    assert not has_too_many_scans(encoded(format="PNG") + b"\xff\xda\0\x08\1" * 200)
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -135,6 +136,17 @@ def jpeg():
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
 
+def png(width, height):
+    return cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))[1].tobytes()
+
+
+def jpeg_of_scans(count):
+    """Return a progressive JPEG with the last of its scans repeated."""
+    noise = np.random.default_rng(2).integers(0, 256, (100, 100, 3), np.uint8)
+    content = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * count + content[-2:]
+
+
 BAD_BODIES = {
     "empty": (lambda: b"", 400, "empty"),
     "text": (lambda: b"hello", 415, "JPEG, PNG, WebP or BMP"),
@@ -144,6 +156,8 @@ BAD_BODIES = {
     "a JPEG of ten bytes": (lambda: jpeg()[:10], 422, "header"),
     "a PNG of noise": (lambda: png_header(50, 50), 422, "cannot be decoded"),
     "a header of 40,000x40,000": (lambda: png_header(40_000, 40_000), 413, "40000x40000 pixels, more than 1000000"),
+    "a JPEG of scans without end": (lambda: jpeg_of_scans(200), 422, "more than 100 scans"),
+    "one too wide to be drawn": (lambda: png(70_000, 10), 422, "70000x10 pixels cannot be drawn on", "/detect/picture"),
     "50 MB": (lambda: b"\xff\xd8\xff" + bytes(50_000_000), 413, "exceeds 3000000 bytes"),
     "50 MB in chunks": (lambda: iter([bytes(1_000_000)] * 50), 413, "exceeds 3000000 bytes"),
 }
@@ -151,8 +165,8 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize("kind", BAD_BODIES)
 def test_a_bad_body_is_refused_with_a_message_and_the_service_goes_on(service, pictures, expected, kind):
-    body, wanted, words = BAD_BODIES[kind]
-    status, headers, content = service.ask(body())
+    body, wanted, words, *path = BAD_BODIES[kind]
+    status, headers, content = service.ask(body(), *path)
     assert (status, headers["content-type"]) == (wanted, "application/json")
     assert words in json.loads(content)["detail"]
     assert b"Traceback" not in content
@@ -188,6 +202,37 @@ def test_without_the_token_nothing_is_given(service, pictures, path, token):
 def test_the_token_of_another_scheme_is_none(service, pictures):
     headers = {"Authorization": f"Basic {TOKEN}"}
     assert service.ask(pictures[0], headers=headers, token=None)[0] == 401
+
+
+def mutants():
+    """Return real pictures with bytes changed, moved or missing, the same each time."""
+    noise = np.random.default_rng(3)
+    frame = cv2.GaussianBlur(noise.integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 2)
+    kinds = [(".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]), (".png", []), (".webp", []), (".bmp", [])]
+    for kind, options in kinds:
+        whole = cv2.imencode(kind, frame, options)[1].tobytes()
+        for count in (1, 3, 10, 30):
+            changed = bytearray(whole)
+            for at in noise.integers(0, len(whole), count):
+                changed[at] = noise.integers(256)
+            yield bytes(changed)
+        for start, end in np.sort(noise.integers(20, len(whole), (4, 2))):
+            yield whole[:start] + whole[end:]
+            yield whole[:end] + whole[start:]
+
+
+@pytest.mark.parametrize("path", ["/detect", "/detect/picture"])
+def test_damaged_pictures_are_never_a_fault_of_the_service(service, pictures, expected, path):
+    statuses = Counter(service.ask(content, path)[0] for content in mutants())
+    assert set(statuses) <= {200, 413, 415, 422}
+    assert min(statuses[200], statuses[422]) > 5  # they reach the decoder
+    assert objects(service.ask(pictures[0], f"/detect?score={SCORE}")[2]) == json_objects(expected[0].above(SCORE))
+
+
+def test_opencv_in_the_replicas_has_the_limit_of_pixels_too(service):
+    [replica] = service.replicas()
+    variables = Path(f"/proc/{replica}/environ").read_bytes().split(b"\0")
+    assert f"OPENCV_IO_MAX_IMAGE_PIXELS={MOST_PIXELS}".encode() in variables
 
 
 def head(length, extra=""):
@@ -294,3 +339,30 @@ def test_a_replica_that_is_killed_loses_no_request(service, pictures, expected):
         assert objects(body) == json_objects(expected[number].above(SCORE))
     assert service.metrics()["cornernet_retries_total"] > before
     assert replica not in service.replicas()
+
+
+def test_replicas_without_their_model_are_not_ready_until_it_is_back(service, bundle_path, pictures):
+    def is_ready():
+        return service.ask(path="/ready", method="GET")[0] == 200
+
+    end = time.monotonic() + 60
+    known = set(service.replicas())
+    model = bundle_path / "model.onnx"
+    away = model.rename(model.with_suffix(".away"))
+    try:
+        for replica in known:
+            os.kill(replica, signal.SIGKILL)
+        seen, was_ready = set(), []
+        while len(seen) < 2:  # two failed one after the other
+            assert time.monotonic() < end
+            seen |= set(service.replicas()) - known
+            if seen:
+                was_ready.append(is_ready())
+            time.sleep(0.1)
+        assert not any(was_ready)
+    finally:
+        away.rename(model)
+    while not is_ready():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert service.ask(pictures[0])[0] == 200
