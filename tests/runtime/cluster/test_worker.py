@@ -101,7 +101,7 @@ def test_a_picture_for_which_opencv_has_no_memory_ends_the_run(worker, table, mo
         raise problem
 
     monkeypatch.setattr(cv2, "imdecode", imdecode)
-    assert f"{table}: cannot be decoded: Failed to allocate 3000000000 bytes" in do(worker, only_unit(table))
+    assert f"{table}, row 0: cannot be decoded: Failed to allocate 3000000000 bytes" in do(worker, only_unit(table))
 
 
 def test_a_damaged_row_group_costs_its_rows_only(worker, table):
