@@ -19,10 +19,11 @@ from cornernet_runtime.cli.detect import main
 
 # Connects with another environment for its workers: a module of this name cannot be imported there.
 WITHOUT = """
-import logging, sys
+import logging, os, sys
 address, stub, *arguments = sys.argv[1:]
+os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
 import ray
-path = f"{stub}:{__import__('os').environ['PYTHONPATH']}"
+path = f"{stub}:{os.environ['PYTHONPATH']}"
 from cornernet_runtime.cluster import connect
 with connect._silent_descriptor():
     ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False, logging_level=logging.ERROR)
