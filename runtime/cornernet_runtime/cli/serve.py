@@ -10,7 +10,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, plain, run_command, share, whole_number
+from cornernet_runtime.cli.common import (
+    INTERRUPTED,
+    add_view_options,
+    count_of,
+    plain,
+    run_command,
+    share,
+    whole_number,
+)
+from cornernet_runtime.cluster.connect import LOCAL
 from cornernet_runtime.errors import CornerNetWarning, ServeError
 from cornernet_runtime.machine import core_count
 from cornernet_runtime.serve.options import MIB, Limits, ModelOptions, ServeRequest
@@ -34,6 +43,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     if token is None and not is_loopback(arguments.host):
         message = f"--host {arguments.host} lets others in, and no token is asked for; add --token-file FILE"
         warnings.warn(message, CornerNetWarning, stacklevel=1)
+    cluster = None if arguments.ray == LOCAL else arguments.ray
+    if cluster is None and not arguments.gpus and arguments.replicas > core_count():
+        cores = count_of(core_count(), "core")
+        raise ServeError(
+            f"--replicas {arguments.replicas}: this machine has {cores}, and each replica keeps one busy; ask for fewer"
+        )
     limits = Limits(
         body_bytes=arguments.max_bytes,
         pixels=arguments.max_pixels,
@@ -42,7 +57,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         waiting=arguments.queue,
     )
     model = ModelOptions(
-        path=str(Path(arguments.model).absolute()) if arguments.ray is None else arguments.model,
+        path=str(Path(arguments.model).absolute()) if cluster is None else arguments.model,
         backend=arguments.backend,
         flip=arguments.flip,
         scales=arguments.scales,
@@ -58,7 +73,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         token=token,
         replicas=arguments.replicas,
         gpus=arguments.gpus,
-        cluster=arguments.ray,
+        cluster=cluster,
         drain_s=arguments.drain,
     )
     ended_by = serve(request, _say)
@@ -119,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     replicas.add_argument(
         "--batch-wait", type=_not_negative, default=5.0, metavar="MS", help="for a full batch (default 5)"
     )
-    replicas.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default: Ray is started here)")
+    replicas.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster (default local: Ray is started here)")
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-bytes",

@@ -56,10 +56,10 @@ class Replicas:
             ClusterError: Ray is not installed, or there is no cluster at the address.
             ServeError: The machine has fewer GPUs than were asked for.
         """
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         address = self._request.cluster
         join(address or LOCAL, "serve", num_cpus=self._request.model.threads * self._request.replicas)
         ray = import_ray("serve")
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # after the import, which sets it
         if address is None:
             there = ray.cluster_resources().get("GPU", 0)
             needed = self._request.gpus * self._request.replicas

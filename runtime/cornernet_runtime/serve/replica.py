@@ -153,7 +153,7 @@ class DetectorReplica:
     def _json(self, frame: Frame, found: Detections) -> bytes:
         height, width = frame.shape[:2]
         content = {"model": self._info.name, "width": width, "height": height, "detections": json_objects(found)}
-        return json.dumps(content, ensure_ascii=False).encode()
+        return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
 def _is_a_later_one() -> bool:

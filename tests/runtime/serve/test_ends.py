@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import signal
 import socket
 import time
@@ -167,3 +168,16 @@ def test_a_host_that_lets_others_in_without_a_token_is_warned_of(bundle_path, ca
     warning, error = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: --host 0.0.0.0 lets others in, and no token is asked for; add --token-file")
     assert error.startswith("error: cannot listen on 0.0.0.0:")
+
+
+def test_replicas_beyond_the_cores_are_refused(bundle_path, capsys):
+    assert main([str(bundle_path), "--replicas", "4000"]) == 1
+    assert re.fullmatch(
+        r"error: --replicas 4000: this machine has \d+ cores?, and each replica .*\n", capsys.readouterr().err
+    )
+
+
+def test_a_service_says_two_lines_and_takes_local_for_its_own_ray(bundle_path):
+    with running(bundle_path, "--ray", "local") as service:
+        assert service.end() == 0
+    assert [line.partition(" ")[0] for line in service.said] == ["listening", "ready:"]
