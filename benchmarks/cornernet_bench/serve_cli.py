@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.latency_cli import AS_OBJECT, count_text, progress_bar
 from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_bench.report_blocks import Line, print_blocks, table_of
-from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.cli.common import console_for_people, count_of, parse_score
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
     parser.add_argument(
         "--timeout", type=count_text, default=60, metavar="SECONDS", help="for one response (default 60)"
     )
-    parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
+    parser.add_argument("--score", type=parse_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that the service asks for")
     alone = parser.add_argument_group("the detector alone, on this machine")
     alone.add_argument("--model", type=Path, metavar="MODEL", help="a bundle or an .onnx file (default: not measured)")
@@ -126,13 +126,3 @@ def blocks(report: ServeReport) -> Iterator[Block]:
         yield Line("the service asks for its token: name the file that holds it with --token-file", "error")
     if report.failed:
         yield Line(f"failed: {count_of(report.failed, 'request')} of {report.requests}", "error")
-
-
-def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value

@@ -169,6 +169,17 @@ def too_large_note(count: int, largest_size: tuple[int, int]) -> str | None:
     )
 
 
+def parse_score(text: str) -> float:
+    """Return a score, 0 to 1, for an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def parse_scales(text: str) -> tuple[float, ...]:
     """Return the scales of ``S,S,...``, for an option."""
     try:

@@ -16,6 +16,7 @@ from rich.table import Table
 from cornernet_runtime.cli.common import (
     add_view_options,
     console_for_people,
+    parse_score,
     plain,
     printable,
     run_command,
@@ -176,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write one line a picture or frame; - is standard output"
     )
-    parser.add_argument("--score", type=_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
+    parser.add_argument("--score", type=parse_score, default=0.3, help="least score of an object, 0 to 1 (default 0.3)")
     parser.add_argument(
         "--corners",
         action="store_true",
@@ -201,16 +202,6 @@ def _seconds(text: str) -> float:
         value = -1
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
-    return value
-
-
-def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 
