@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import shlex
 import sys
@@ -16,6 +15,7 @@ from cornernet_runtime.cli.common import console_for_people, count_of, parse_sco
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from cornernet_bench.report_blocks import Block
