@@ -106,6 +106,7 @@ _ROWS: dict[str, tuple[str, Group, str, str | None]] = {  # label, group, purpos
     "gxx": ("g++", "gpu", "building the plugin, testing kernels", "apt-get install g++"),
     "cmake": ("CMake", "gpu", "building the plugin", "apt-get install cmake"),
     "av": ("PyAV", "other", "videos, with exact times", 'pip install ".[video]"'),
+    "ray": ("Ray", "other", "many machines, a service over HTTP", 'pip install ".[cluster]"'),
     "ffmpeg": ("ffmpeg", "other", "converting videos", "apt-get install ffmpeg"),
 }
 _DISTRIBUTIONS = {  # where the name is not the key, or not the only one
@@ -150,6 +151,7 @@ def diagnose() -> Report:
         _plugin_fact(),
         *(_tool_fact(key) for key in ("nvcc", "gxx", "cmake")),
         _av_fact(),
+        _package_fact("ray"),
         _tool_fact("ffmpeg"),
     )
     sound = all(fact.state == "ok" for fact in base)

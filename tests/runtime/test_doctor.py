@@ -78,6 +78,7 @@ def test_execution_providers_are_those_of_onnxruntime():
         ("pycocotools", "pycocotools", 'pip install ".[bench]"'),
         ("openvino", "openvino", "pip install openvino"),
         ("av", "av", 'pip install ".[video]"'),
+        ("ray", "ray", 'pip install ".[cluster]"'),
     ],
 )
 def test_missing_package_is_optional_and_has_its_command(hide, distribution, key, command):
