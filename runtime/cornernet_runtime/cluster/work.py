@@ -84,9 +84,8 @@ class Work:
         for unit in self._units:
             self._look_for(unit)
         videos = [unit for unit in self._units if unit.kind == "video"]
-        self._remove_spans(
-            [unit for unit in videos if _place(unit) in self._done]
-        )  # the driver was killed before it did
+        whole = [unit for unit in videos if _place(unit) in self._done]
+        self._remove_spans(whole)  # a driver was killed before it did
         videos = [unit for unit in videos if _place(unit) not in self._done]
         spans: dict[int, list[Span]] = {}
         if videos:

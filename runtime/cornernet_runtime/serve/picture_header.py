@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     Bytes = bytes | bytearray
 
 FORMATS = "JPEG, PNG, WebP or BMP"
-_MOST_STEPS = (
-    1000  # segments and fill bytes of a JPEG before its size; cameras write a dozen, a colour profile up to 255
-)
+# Segments and fill bytes of a JPEG before its size; cameras write a dozen, a colour profile up to 255.
+_MOST_STEPS = 1000
 MOST_SCANS = 100  # of a JPEG; encoders write about ten, and each may cost the decoder as much as a whole picture
 # The head of a scan as libjpeg takes it, of 0 to 4 components; by two bytes alone a film behind a picture has some too.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")

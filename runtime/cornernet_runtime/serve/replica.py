@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Frame = NDArray[np.uint8]
 
 _JPEG_QUALITY = 90
-_TELL_S = 3.0
+_TELL_S = 3.0  # for which a replica without its model counts as healthy, so that a start can learn why
 
 
 class DetectorReplica:
