@@ -6,57 +6,25 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import api_surface
-import checked
-import cuda_doubles
-import host_cuda
-import kernel_host
 import pytest
-import tensorrt_doubles
-import torch
+from cases.small import SMALL_SPEC, small_model
+from doubles import api_surface, checked, cuda_doubles, tensorrt_doubles
+from host import host_cuda, kernel_host
+from places import ROOT, SUPPORT
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
-from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_runtime import plugin
 from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels import device, program
-from cornernet_runtime.spec import ModelSpec
-
-SMALL = CornerNetConfig(
-    name="small", classes=3, stacks=2, stem=(8, 16), dims=(16, 16, 24), modules=(1, 1, 1), pool_width=8
-)
-FIRE = replace(SMALL, unit="fire", upsample="deconvolution", branch_kernel=1)  # as in CornerNet-Squeeze
-SMALL_SPEC = ModelSpec(
-    name="small",
-    class_names=("ant", "bee", "cat"),
-    stride=4,
-    modulus=16,
-    input_size=(63, 95),
-    largest_size=(63, 95),
-)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
     """Make SIGINT interrupt here and in the programs that tests start: shells start background jobs with it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def small_model() -> CornerNet:
-    """Return the network in inference mode with lively random weights and batch norm statistics."""
-    torch.manual_seed(0)
-    model = CornerNet(SMALL)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.2)
-    return model.eval()
 
 
 @pytest.fixture(scope="session")
@@ -148,11 +116,11 @@ def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (reason := host_cuda.why_not()) is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("driver")
-    sources = host_cuda.ROOT / "tests" / "kernels"
+    sources = SUPPORT / "host"
     c_object = folder / "fake_driver.o"
     command = ["gcc", "-fPIC", "-O1", "-c", str(sources / "fake_driver.c"), "-o", str(c_object)]
     subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
-    flush = host_cuda.ROOT / "benchmarks" / "cornernet_bench" / "read_through"  # of cornernet-bench kernels
+    flush = ROOT / "benchmarks" / "cornernet_bench" / "read_through"  # of cornernet-bench kernels
     unit = kernel_host.write_unit(folder, ["preprocess", "decode", "soft_nms", str(flush)])
     flags = ["-O2", "-fPIC", "-shared", f"-I{sources}", str(c_object)]
     return host_cuda.build(folder / "libcuda.so.1", [unit, sources / "fake_gpu.cpp"], flags)

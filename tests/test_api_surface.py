@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from checked import Checked, Surface, SurfaceError
+from doubles.checked import Checked, Surface, SurfaceError
 
 from cornernet_bench import selftest_calls
 from cornernet_export import engine, engine_build, engine_cache, engine_network, engine_progress, torch_work

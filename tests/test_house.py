@@ -8,11 +8,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {
     "cornernet_runtime": ROOT / "runtime",
     "cornernet_export": ROOT / "export",

@@ -1,16 +1,14 @@
 """The model that is shipped: small enough, and finding what is on scenes that it was not trained on."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.verify import box_iou
 from cornernet_runtime import Detector
 from cornernet_train.shapes import CLASS_NAMES, make_scene
 
-SHIPPED = Path(__file__).parents[1] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 UNSEEN_SEED = 4242
 
 

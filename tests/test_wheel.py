@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from cornernet_runtime.version import __version__
 
-ROOT = Path(__file__).resolve().parents[1]
 NAME = f"cornernet_trt-{__version__}-py3-none-"
 INSIDE = "cornernet_runtime/lib/libcornernet_plugins.so"
 LIBRARY = 'extern "C" int powered(double x) { return static_cast<int>(__builtin_pow(x, 2.5)); }'

@@ -13,7 +13,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 from matplotlib.figure import Figure
 
 from cornernet_bench.accuracy import METRICS, RECALLS, evaluate

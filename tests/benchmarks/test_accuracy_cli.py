@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from places import SHIPPED
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -24,7 +25,6 @@ from cornernet_train.shapes import make_scene
 from cornernet_train.shapes_dataset import write_shapes
 
 PICTURES = 6
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 
 
 @pytest.fixture(scope="module")

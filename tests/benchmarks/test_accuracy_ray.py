@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cluster_cases import ray_of_this_machine
+from cases.cluster import ray_of_this_machine
 
 from cornernet_bench.cli import main
 from cornernet_train.cli import main as train

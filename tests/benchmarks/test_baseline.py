@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SHIPPED
 
 from cornernet_bench.baseline import PublishedPipeline, decode_in_torch, with_published_pools
 from cornernet_bench.baseline_nms import cut, suppress_class
@@ -27,7 +27,6 @@ from cornernet_runtime.nms import soft_nms
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 from cornernet_train.shapes import make_scene
 
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 # Sides that fit exactly, and sides that leave much border.
 PUBLISHED = with_published_pools(small_model())
 FRAMES = [(255, 319), (208, 312)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 
 from cornernet_bench.baseline_weights import published_weights
 from cornernet_export.bundle_export import CHECKPOINT_NAME

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 
 from cornernet_bench.accuracy import evaluate
 from cornernet_bench.coco import read_coco

@@ -9,9 +9,9 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, look
-from faulty_models import SHIPPED, shipped_with_scenes
+from cases.faulty_models import SHIPPED, shipped_with_scenes
 from json_schema import compare_schema, latency_schema, problems
+from servers.browser import chromium, look
 
 from cornernet_bench import latency_report
 from cornernet_bench.accuracy import evaluate

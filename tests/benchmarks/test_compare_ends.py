@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 import pytest
-from faulty_models import shipped_with_scenes
-from interrupts import interrupting
+from cases.faulty_models import shipped_with_scenes
 from json_schema import compare_schema, problems
+from servers.interrupts import interrupting
 
 from cornernet_bench import compare as comparing
 from cornernet_bench import latency_report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from faulty_models import FAULTS, perturb, shipped_with_scenes, write_faulty_models
+from cases.faulty_models import FAULTS, perturb, shipped_with_scenes, write_faulty_models
 
 from cornernet_bench import compare_findings
 from cornernet_bench.compare import compare

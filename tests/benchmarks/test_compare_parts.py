@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 
 from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_contestant import TORCH_BACKENDS, Contestant, disk_bytes, parse_contestant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from faulty_models import SHIPPED, shipped_with_scenes
+from cases.faulty_models import SHIPPED, shipped_with_scenes
 
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_contestant import parse_contestant

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from faulty_models import SHIPPED, shipped_with_scenes
+from cases.faulty_models import SHIPPED, shipped_with_scenes
 from json_schema import compare_schema, problems
 
 from cornernet_bench import latency_report

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from importlib import util
 
 import pytest
-from browser import chromium, look
 from matplotlib.figure import Figure
+from servers.browser import chromium, look
 
 from cornernet_bench.cli import main
 from cornernet_bench.compare_picture import NARROW, WIDE

@@ -5,12 +5,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
-import host_cuda
-import kernel_host
 import numpy as np
 import pytest
+from host import host_cuda, kernel_host
+from places import ROOT
 
 from cornernet_bench import cli, kernels, kernels_resources, pooling_library
 from cornernet_bench.kernels import Layer
@@ -32,7 +31,6 @@ from cornernet_runtime.geometry import cells_to_input, clip_to_frame, fit
 from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
 from cornernet_runtime.spec import DecodeParameters
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "kernels.md"
 
 

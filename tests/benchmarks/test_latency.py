@@ -9,9 +9,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
-from interrupts import interrupting
+from cases.small import SMALL_SPEC, small_model
 from json_schema import latency_schema, problems
+from servers.interrupts import interrupting
 
 from cornernet_bench import latency as latency_module
 from cornernet_bench import latency_doubts, latency_report

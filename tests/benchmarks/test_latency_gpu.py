@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from checked import Checked
+from doubles.checked import Checked
 from json_schema import latency_schema, problems
 
 from cornernet_bench.cli import main

@@ -9,7 +9,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 
 from cornernet_bench.latency import frames_of
 from cornernet_bench.latency_doubts import doubts, host_share

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oracle_cases import CELL, SIDE, SPEC, ToldBackend, ideal, ignorance, told, write_set
+from cases.oracle import CELL, SIDE, SPEC, ToldBackend, ideal, ignorance, told, write_set
 
 from cornernet_bench.accuracy import evaluate
 from cornernet_bench.oracle import EXCHANGES, analyse

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from oracle_cases import SIDE, SPEC, ideal, write_set
+from cases.oracle import SIDE, SPEC, ideal, write_set
+from places import SHIPPED
 
 from cornernet_bench.oracle import analyse
 from cornernet_bench.oracle_maps import KINDS, true_maps
@@ -32,7 +32,6 @@ from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.spec import Normalisation
 from cornernet_train.shapes_dataset import write_shapes
 
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 SCENES = 10
 
 

@@ -7,7 +7,7 @@ import math
 
 import cv2
 import pytest
-from oracle_cases import write_set
+from cases.oracle import write_set
 
 from cornernet_bench import oracle
 from cornernet_bench.accuracy import evaluate

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from oracle_cases import SIDE, write_set
+from cases.oracle import SIDE, write_set
 
 from cornernet_bench.coco import read_coco
 from cornernet_bench.oracle_judge import judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle_cases import CELL, CELLS, SPEC, ideal, ignorance
+from cases.oracle import CELL, CELLS, SPEC, ideal, ignorance
 
 from cornernet_bench.oracle_maps import true_maps, with_truth
 from cornernet_runtime.decode import decode

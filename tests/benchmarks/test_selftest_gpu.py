@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from selftest_cases import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
+from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
 
 from cornernet_bench import selftest_path
 from cornernet_bench.models import open_model
@@ -190,8 +190,8 @@ def test_a_gpu_without_cuda_core_is_skipped(gpus, checkpoint_path, images, notes
 # The real pipeline, on a driver that runs it on the CPU.
 
 ON_THE_CPU = """
-    from device_double import HostNetwork
-    from pipeline_cases import SPEC
+    from doubles.device_double import HostNetwork
+    from cases.pipeline import SPEC
     from cornernet_bench import selftest_path, selftest_run
     from cornernet_bench.models import open_model
     from cornernet_bench.selftest_run import Contest

@@ -6,8 +6,8 @@ import subprocess
 import textwrap
 from importlib import util
 
-import plugin_host
 import pytest
+from host import plugin_host
 
 from cornernet_bench import checkout_tests, kernels, selftest_layers
 from cornernet_bench.checkout_tests import run_tests

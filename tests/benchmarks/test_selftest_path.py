@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_SPEC
-from selftest_cases import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
+from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
+from cases.small import SMALL, SMALL_SPEC
 
 from cornernet_bench import cli, kernels, selftest_path, selftest_run
 from cornernet_bench.selftest import Request

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupts import interrupting
+from cases.video_clips import moving_shapes, write_clip
 from json_schema import problems, stream_schema
-from video_clips import moving_shapes, write_clip
+from servers.interrupts import interrupting
 
 from cornernet_bench import stream as stream_module
 from cornernet_bench import stream_soak

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from video_clips import decoded, moving_shapes, write_clip
+from cases.video_clips import decoded, moving_shapes, write_clip
 
 from cornernet_bench.compare_report import Ratio
 from cornernet_bench.stream_clip import FirstFrames, Repeated, draw_clip, first_frames, passing

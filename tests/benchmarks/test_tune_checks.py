@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 
 from cornernet_bench.cli import main
 from cornernet_bench.tune import TuneRequest

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from host_cuda import ROOT
-from video_clips import decoded
+from cases.video_clips import decoded
+from places import ROOT, SOURCE_ROOTS, SUPPORT
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime import Detector
@@ -180,10 +180,10 @@ def test_the_web_socket_refuses_web_pages(server):
 
 def run_gpu_example(how, **settings):
     """Run gpu_frames.py in a process of its own, set up as ``gpu_example`` says; nothing may go wrong."""
-    folders = [ROOT / name for name in ("runtime", "export", "benchmarks", "training", "tests")]
+    folders = [*SOURCE_ROOTS, SUPPORT]
     path = os.pathsep.join(map(str, folders))
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "gpu_example", how],
+        [sys.executable, "-m", "cases.gpu_example", how],
         env=environment(**{"PYTHONPATH": path, **settings}),
         capture_output=True,
         text=True,

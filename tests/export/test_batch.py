@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.bundle import read_manifest

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_SPEC, small_model
+from cases.small import SMALL, SMALL_SPEC, small_model
 from safetensors.torch import load_file, save_file
 
 from cornernet_export.checkpoint import compare_tensors, load_checkpoint, save_checkpoint

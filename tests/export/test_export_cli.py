@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 from safetensors.torch import save_file
 
 from cornernet_export import bundle_export

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
+from places import SHIPPED
 
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.pictures import write_picture
-
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import FIRE, SMALL, SMALL_SPEC
+from cases.small import FIRE, SMALL, SMALL_SPEC
 from onnx import TensorProto, numpy_helper
 
 from cornernet_export.int8 import LARGEST_BIAS, plan_pairs, quantise

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
+from places import SHIPPED
 
 from cornernet_export import bundle_export, int8_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
@@ -21,8 +22,6 @@ from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture, write_picture
 from cornernet_train.shapes import make_scene
-
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 
 
 @pytest.fixture(scope="module")

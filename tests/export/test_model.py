@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, small_model
+from cases.small import SMALL, small_model
 
 from cornernet_export.model import PRESETS, CornerNet, CornerNetConfig, CornerTensors, preset
 from cornernet_runtime.errors import ModelError

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import openvino
 import pytest
 import torch
-from conftest import FIRE, SMALL_SPEC, small_model
+from cases.small import FIRE, SMALL_SPEC, small_model
 from onnx.reference import ReferenceEvaluator
 
 from cornernet_export import bundle_export

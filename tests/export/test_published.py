@@ -2,9 +2,9 @@
 
 import os
 
-import published_layouts
 import pytest
 import torch
+from cases import published_layouts
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.coco import COCO_CLASSES

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FIRE, SMALL, small_model
+from cases.small import FIRE, SMALL, small_model
 
 from cornernet_export.half_range import Activation, largest_activations, largest_weights, overflow_of
 from cornernet_export.model import CornerNet

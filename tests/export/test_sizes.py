@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 
 from cornernet_export.bundle_export import ExportRequest, _deployed_spec, export_bundle
 from cornernet_export.checkpoint import save_checkpoint

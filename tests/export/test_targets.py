@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch_network_cases
-from conftest import small_model
-from host_cuda import ROOT
-from pipeline_run import cases_of
+from cases import torch_network as torch_network_cases
+from cases.pipeline_run import cases_of
+from cases.small import small_model
+from places import SHIPPED, SOURCE_ROOTS, SUPPORT
 
 from cornernet_bench.models import open_model
 from cornernet_export.checkpoint import load_checkpoint
@@ -33,14 +33,13 @@ from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_train.shapes import make_scene
 
 UNSEEN_SEED = 4242
-SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 
 
 @pytest.fixture(scope="module")
 def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
     """What went wrong in each case, or None."""
     report = tmp_path_factory.mktemp("torch_network") / "report.json"
-    folders = [ROOT / name for name in ("runtime", "export", "benchmarks", "training", "tests")]
+    folders = [*SOURCE_ROOTS, SUPPORT]
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(gpu_driver),
@@ -48,7 +47,7 @@ def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
         "CORNERNET_CACHE": str(kernel_cache),
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
     }
-    command = [sys.executable, "-m", "pipeline_run", str(report), "torch_network_cases"]
+    command = [sys.executable, "-m", "cases.pipeline_run", str(report), "cases.torch_network"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     sys.stderr.write(done.stderr)
     assert done.returncode == 0, done.stderr[-4000:]

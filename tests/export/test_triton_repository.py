@@ -13,8 +13,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
-from conftest import SMALL_SPEC, small_model
-from triton_double import class_names, read_config, type_name
+from cases.small import SMALL_SPEC, small_model
+from doubles.triton_double import class_names, read_config, type_name
+from places import SHIPPED
 
 from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
@@ -32,7 +33,6 @@ from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import write_picture
 from cornernet_train.shapes import make_scene
 
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 ONNX_TYPES = {"tensor(float)": "TYPE_FP32"}
 FRONT_PORTS = {
     "frame": ("TYPE_UINT8", [-1, -1, 3]),

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import decode_host
-import host_cuda
 import hypothesis.extra.numpy as hnp
-import kernel_host
 import numpy as np
 import pytest
+from host import decode_host, host_cuda, kernel_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

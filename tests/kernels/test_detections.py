@@ -1,12 +1,9 @@
 """From the shipped model's maps to detections: the kernels of decode and soft-NMS against the runtime on the CPU."""
 
-from pathlib import Path
-
-import decode_host
-import host_cuda
-import kernel_host
 import numpy as np
 import pytest
+from host import decode_host, host_cuda, kernel_host
+from places import SHIPPED
 
 from cornernet_export.torch_backend import open_checkpoint
 from cornernet_export.verify import box_iou
@@ -18,7 +15,6 @@ from cornernet_train.shapes import make_scene
 
 pytestmark = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))
 
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 UNSEEN_SEED = 777
 SCENES = 10
 

@@ -10,7 +10,7 @@ import textwrap
 from importlib import util
 
 import pytest
-from host_cuda import ROOT
+from places import ROOT
 
 from cornernet_runtime.kernels.preprocess import Preprocessing
 
@@ -24,7 +24,7 @@ STREAM = 0x5000
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
     folder = tmp_path_factory.mktemp("driver")
-    source = ROOT / "tests" / "kernels" / "fake_driver.c"
+    source = ROOT / "tests" / "support" / "host" / "fake_driver.c"
     command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", folder / "libcuda.so.1", source]
     subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
     return folder

@@ -1,13 +1,14 @@
 """The shim that runs CUDA kernels on the CPU: sound kernels are right, and planted faults are caught."""
 
 import subprocess
+from pathlib import Path
 
-import host_cuda
 import pytest
+from host import host_cuda
 
 pytestmark = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))
 
-FAULTS = host_cuda.SHIM.parent / "host_cuda_faults.cpp"
+FAULTS = Path(__file__).parent / "host_cuda_faults.cpp"
 BLOCKS, THREADS = 4, 64
 SOUND = {
     "reverse_in_blocks": [block * THREADS + i for block in range(BLOCKS) for i in reversed(range(THREADS))],

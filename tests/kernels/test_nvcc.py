@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from kernel_host import KERNELS
+from host.kernel_host import KERNELS
 
 from cornernet_runtime.kernels import decode
 

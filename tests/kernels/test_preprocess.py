@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-import host_cuda
-import kernel_host
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
+from host import host_cuda, kernel_host
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-import host_cuda
-import kernel_host
 import numpy as np
 import pytest
+from host import host_cuda, kernel_host
 
 from cornernet_runtime.detections import Candidates
 from cornernet_runtime.errors import BackendError

@@ -5,10 +5,10 @@ import shutil
 import subprocess
 from dataclasses import replace
 
-import host_cuda
 import numpy as np
 import pytest
-from corner_pool_host import (
+from host import host_cuda
+from host.corner_pool_host import (
     BOTTOM_RIGHT,
     CHANNELS_LAST,
     LINEAR_FLOAT,

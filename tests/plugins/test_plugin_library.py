@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import host_cuda
 import numpy as np
-import plugin_host
 import pytest
+from host import host_cuda, plugin_host
 
 from cornernet_runtime.plugin import PLUGIN_VARIABLE, PluginInfo, plugin_info
 from cornernet_runtime.version import __version__

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from host_cuda import ROOT
+from places import ROOT
 
 MODULE = ROOT / "cmake" / "TensorRTHeaders.cmake"
 SYSTEM = [Path(place) / "NvInferRuntime.h" for place in ("/usr/include", "/usr/local/include")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 from onnx import TensorProto, helper, numpy_helper
 
 from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 
 from cornernet_runtime.bundle import (
     MANIFEST_NAME,

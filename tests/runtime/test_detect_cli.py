@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
+from places import ROOT
 
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_runtime.cli.detect import main
@@ -23,7 +24,6 @@ from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.pictures import read_picture
 from cornernet_runtime.spec import spec_to_text
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTHING_TO_SAY = "nothing but results goes to standard output when it is not a terminal"
 
 

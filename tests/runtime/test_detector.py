@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

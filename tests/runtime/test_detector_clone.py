@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector

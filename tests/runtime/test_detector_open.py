@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 from onnx import TensorProto
 
 from cornernet_runtime import CornerNetError, Detector

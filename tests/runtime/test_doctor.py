@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 import tomllib
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from places import ROOT
 
 from cornernet_runtime import doctor, machine, plugin
 from cornernet_runtime.cli.doctor import main
@@ -26,7 +26,6 @@ from cornernet_runtime.doctor import Gpu, Report, diagnose
 from cornernet_runtime.records import from_json, to_json
 from cornernet_runtime.video import writer
 
-ROOT = Path(__file__).resolve().parents[2]
 LOAD_LIBRARY = ctypes.CDLL
 COMPILER = shutil.which("gcc")
 LIBCUDA = """

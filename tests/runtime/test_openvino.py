@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 from onnx import TensorProto, helper
+from places import ROOT, SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.corner_pool import OPSET, pool_function
@@ -36,8 +36,6 @@ from cornernet_train.shapes import make_scene
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra")
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 DYNAMIC = replace(SMALL_SPEC, largest_size=(127, 191), dynamic=True, batch=(1, 1, 5), geometry="native")
 METADATA = {"cornernet": spec_to_text(SMALL_SPEC)}
 FLOAT32 = 1e-5  # of a map's largest value: both sum in float32, in different orders

@@ -6,15 +6,15 @@ import os
 import subprocess
 import sys
 
-import capture_cases
-import pipeline_cases
 import pytest
-import ring_cases
-import scene_cases
-import stage_cases
-import stream_cases
-from host_cuda import ROOT
-from pipeline_run import cases_of
+from cases import capture as capture_cases
+from cases import pipeline as pipeline_cases
+from cases import ring as ring_cases
+from cases import scene as scene_cases
+from cases import stage as stage_cases
+from cases import stream as stream_cases
+from cases.pipeline_run import cases_of
+from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_runtime.pipeline.plan import Batch, Plan
 
@@ -35,7 +35,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
     """A function that returns what went wrong in each case of a module, or None."""
-    folders = [ROOT / name for name in ("runtime", "export", "benchmarks", "training", "tests")]
+    folders = [*SOURCE_ROOTS, SUPPORT]
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(gpu_driver),
@@ -46,7 +46,7 @@ def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
     @functools.cache
     def run(module, order):
         report = tmp_path_factory.mktemp("pipeline") / "report.json"
-        command = [sys.executable, "-m", "pipeline_run", str(report), module]
+        command = [sys.executable, "-m", "cases.pipeline_run", str(report), module]
         settings = {**environment, "FAKE_ORDER": str(order)}
         done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)  # noqa: S603 - ours
         sys.stderr.write(done.stderr)

@@ -2,12 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from cornernet_runtime import plugin
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.plugin import PLUGIN_VARIABLE, PluginInfo, find_plugin, plugin_info
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_library_named_in_the_environment_goes_before_the_packaged_one_and_that_before_the_one_built_here(

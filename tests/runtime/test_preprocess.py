@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

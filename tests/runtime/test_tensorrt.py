@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_doubles import CudaError
+from doubles.cuda_doubles import CudaError
 
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime import Detector
@@ -572,14 +572,16 @@ def test_a_size_outside_the_profiles_names_those_there_are(batches):
 
 
 def test_outputs_in_half_precision_are_refused(tensorrt, engine, monkeypatch):
-    monkeypatch.setattr("tensorrt_doubles._Engine.get_tensor_dtype", lambda *_: tensorrt.surface.enums["DataType"].HALF)
+    monkeypatch.setattr(
+        "doubles.tensorrt_doubles._Engine.get_tensor_dtype", lambda *_: tensorrt.surface.enums["DataType"].HALF
+    )
     with pytest.raises(ModelError, match=r"model\.engine: image is .*HALF, not float32"):
         Detector.open(engine, backend="tensorrt")
 
 
 def test_an_enqueue_that_fails_is_told(engine, monkeypatch):
     backend = open_backend(engine)
-    monkeypatch.setattr("tensorrt_doubles._Context.execute_async_v3", lambda *_: False)
+    monkeypatch.setattr("doubles.tensorrt_doubles._Context.execute_async_v3", lambda *_: False)
     with pytest.raises(BackendError, match="could not enqueue the network at 1x3x63x95"):
         backend(noise(1, (63, 95)))
 

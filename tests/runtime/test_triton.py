@@ -8,19 +8,18 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from triton_double import FrontModel, Request, TritonError, load_model
+from doubles.triton_double import FrontModel, Request, TritonError, load_model
+from places import SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.triton_repository import TritonRequest, write_repository
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import ModelError
 
-SHIPPED = Path(__file__).parents[2] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 RANDOM = np.random.default_rng(0)
 FRAMES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((63, 95), (40, 70), (126, 190), (95, 40), (1, 1))]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_SPEC
+from cases.small import SMALL_SPEC
 
 from cornernet_export.model import CornerTensors
 from cornernet_runtime.errors import FrameError

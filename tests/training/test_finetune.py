@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_SPEC
-from tiny_training import TINY, Rectangles
+from cases.small import SMALL, SMALL_SPEC
+from cases.tiny_training import TINY, Rectangles
 
 from cornernet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset

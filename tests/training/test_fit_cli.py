@@ -7,10 +7,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import published_layouts
 import pytest
 import torch
-from tiny_training import TINY, coco_folder
+from cases import published_layouts
+from cases.tiny_training import TINY, coco_folder
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_train import cli, loop

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import TINY, Rectangles, coco_folder
+from cases.tiny_training import TINY, Rectangles, coco_folder
+from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_train import loop
 from cornernet_train.cli import main
@@ -124,7 +124,7 @@ def test_the_command_ends_with_130_its_workers_with_it_and_resumes_with_the_stor
     flags = ["--size", "63x63", "--steps", "12", "--batch", "2", "--save-every", "2"]
     assert main([*paths, *flags, "--output", str(tmp_path / "straight")]) == 0
     output = tmp_path / "stopped"
-    roots = [str(Path(__file__).parents[2] / name) for name in ("export", "runtime", "training", "benchmarks")]
+    roots = [str(root) for root in [*SOURCE_ROOTS, SUPPORT]]
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "cornernet_train.cli", *paths, *flags, "--output", str(output)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"},

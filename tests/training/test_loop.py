@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_training import TINY, Rectangles
+from cases.tiny_training import TINY, Rectangles
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import CornerNet, preset

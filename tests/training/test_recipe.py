@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_training import TINY
+from cases.tiny_training import TINY
 
 from cornernet_export.model import CornerNet, CornerNetConfig, preset
 from cornernet_runtime.records import RecordError, from_json, to_json

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
-from tiny_training import TINY, Rectangles, killable
+from cases import tiny_training
+from cases.tiny_training import TINY, Rectangles, killable
+from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.errors import CheckpointError, CornerNetError, OutputError
@@ -226,7 +227,7 @@ def test_another_file_of_tensors_is_refused(tmp_path):
 
 
 def start(output):
-    paths = [*(Path(__file__).parents[2] / name for name in ("export", "runtime", "training", "benchmarks"))]
+    paths = [*SOURCE_ROOTS, SUPPORT]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, tiny_training.__file__, str(output)],

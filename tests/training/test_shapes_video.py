@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from video_clips import decoded
+from cases.video_clips import decoded
 
 from cornernet_train.cli import main
 from cornernet_train.shapes import CLASS_NAMES

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_training import TINY, Rectangles, coco_folder
+from cases.tiny_training import TINY, Rectangles, coco_folder
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.errors import CornerNetError, FrameError

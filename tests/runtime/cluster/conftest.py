@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-from cluster_cases import ray_of_this_machine
-from video_clips import moving_shapes
+from cases.cluster import ray_of_this_machine
+from cases.video_clips import moving_shapes
 
 
 @pytest.fixture(scope="package")

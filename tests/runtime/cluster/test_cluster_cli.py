@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_cases import files_of
-from video_clips import moving_shapes, write_clip
+from cases.cluster import files_of
+from cases.video_clips import moving_shapes, write_clip
 
 from cornernet_runtime.cli.detect import main
 

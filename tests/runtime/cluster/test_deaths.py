@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_cases import CONNECTED, assert_same, run_on_ray
+from cases.cluster import CONNECTED, assert_same, run_on_ray
 
 from cornernet_runtime.cluster import work as work_module
 from cornernet_runtime.cluster.connect import import_ray

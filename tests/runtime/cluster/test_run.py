@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cluster_cases import assert_same, files_of, run_on_ray
-from video_clips import damaged, moving_shapes, write_clip
+from cases.cluster import assert_same, files_of, run_on_ray
+from cases.video_clips import damaged, moving_shapes, write_clip
 
 from cornernet_runtime.cluster import folder as folder_module
 from cornernet_runtime.cluster import run as run_module

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from video_clips import STEP, damaged, moving_shapes, truncated, turned, write_clip
+from cases.video_clips import STEP, damaged, moving_shapes, truncated, turned, write_clip
 
 from cornernet_runtime.cluster.plan import Part, spans_of
 from cornernet_runtime.cluster.video_spans import SpanError, VideoSpan, split

@@ -9,8 +9,8 @@ import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cluster_cases import assert_same
-from video_clips import moving_shapes, write_clip
+from cases.cluster import assert_same
+from cases.video_clips import moving_shapes, write_clip
 
 from cornernet_runtime.cluster import parts as parts_module
 from cornernet_runtime.cluster.model import identify

@@ -15,7 +15,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from served import command_of, descendants, running, start
+from servers.served import command_of, descendants, running, start
 
 from cornernet_runtime import Detector
 from cornernet_runtime.cluster.model import identify

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from served import command_of, descendants, running, start
+from servers.served import command_of, descendants, running, start
 
 from cornernet_runtime.cli.serve import main
 from cornernet_runtime.serve.server import is_loopback, listen

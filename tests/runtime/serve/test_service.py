@@ -19,8 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import chromium
-from served import TOKEN, running
+from servers.browser import chromium
+from servers.served import TOKEN, running
 
 from cornernet_bench.serve_client import Target, run_load
 from cornernet_runtime import Detector
@@ -294,7 +294,7 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_say(service, pict
 @needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_picture_dropped_on_the_page_shows_its_boxes(service, pictures, expected, width, tmp_path):
-    from cdp import open_page  # noqa: PLC0415 - needs websockets, of the examples
+    from servers.cdp import open_page  # noqa: PLC0415 - needs websockets, of the examples
 
     found = expected[4].above(SCORE)
     with open_page(service.url + "/", tmp_path) as page:

@@ -8,7 +8,7 @@ import time
 import av
 import pytest
 from av.container import core
-from live_servers import PATIENCE, Server
+from servers.live_servers import PATIENCE, Server
 
 from cornernet_runtime.video.cancel import cancellable
 

@@ -11,16 +11,14 @@ import sys
 import threading
 from collections import defaultdict
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from live_servers import HOST, PATIENCE, Server, free_port, number_of, numbered, paced
-from video_clips import decoded, write_clip
+from cases.video_clips import decoded, write_clip
+from places import ROOT
+from servers.live_servers import HOST, PATIENCE, Server, free_port, number_of, numbered, paced
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.video import detect as detect_module
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,14 @@ import sys
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
-from video_clips import STEP, decoded, write_clip
+from cases.video_clips import STEP, decoded, write_clip
+from places import ROOT
+from servers.live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
 
 from cornernet_runtime.video import detect as detect_module
 from cornernet_runtime.video.detect import are_videos
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from video_clips import decoded, moving_shapes, truncated, write_clip
+from cases.video_clips import decoded, moving_shapes, truncated, write_clip
+from places import ROOT
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.detector import Detector
@@ -25,8 +26,6 @@ from cornernet_runtime.draw import draw_detections
 from cornernet_runtime.video import writer
 from cornernet_runtime.video.detect import are_videos
 from cornernet_runtime.video.file import VideoFile
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from left_over import threads_and_files
-from video_clips import moving_shapes, truncated, write_clip
+from cases.video_clips import moving_shapes, truncated, write_clip
+from servers.left_over import threads_and_files
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, VideoError

@@ -13,7 +13,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from live_servers import (
+from cases.video_clips import write_clip
+from servers.live_servers import (
     HOST,
     PATIENCE,
     Ffmpeg,
@@ -28,7 +29,6 @@ from live_servers import (
     rtsp,
     stream_of,
 )
-from video_clips import write_clip
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 
 import pytest
-from live_servers import HOST, Server, free_port, http_answer, number_of, numbered, open_things, stream_of
-from video_clips import write_clip
+from cases.video_clips import write_clip
+from servers.live_servers import HOST, Server, free_port, http_answer, number_of, numbered, open_things, stream_of
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError

@@ -12,7 +12,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from video_clips import moving_shapes, write_clip
+from cases.video_clips import moving_shapes, write_clip
 
 from cornernet_runtime.errors import FrameError, VideoError
 from cornernet_runtime.video import reconnect

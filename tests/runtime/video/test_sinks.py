@@ -14,7 +14,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_clips import STEP, TICK, decoded, moving_shapes, write_clip
+from cases.video_clips import STEP, TICK, decoded, moving_shapes, write_clip
+from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.draw import draw_detections
@@ -26,7 +27,6 @@ from cornernet_runtime.video.sinks import Callback, JsonLines, part_of
 from cornernet_runtime.video.stream import FrameResult
 from cornernet_runtime.video.writer import VideoWriter
 
-ROOT = Path(__file__).resolve().parents[3]
 FOUND = Detections(
     np.array([[10, 20, 90.5, 100], [3, 4, 30, 40]], np.float32),
     np.array([0.9, 0.5], np.float32),
@@ -223,7 +223,7 @@ def test_after_an_error_what_was_written_is_whole_under_its_temporary_name(tmp_p
 
 
 def start(code, **options):
-    folders = [ROOT / name for name in ("runtime", "export", "training", "tests")]
+    folders = [*SOURCE_ROOTS, SUPPORT]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code],
@@ -240,7 +240,7 @@ def writing(path):
     return f"""
 import numpy as np
 from pathlib import Path
-from video_clips import STEP, TICK, moving_shapes
+from cases.video_clips import STEP, TICK, moving_shapes
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.stream import FrameResult

@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from video_clips import STEP, TICK, damaged, decoded, moving_shapes, truncated, turned, write_clip
+from cases.video_clips import STEP, TICK, damaged, decoded, moving_shapes, truncated, turned, write_clip
 
 from cornernet_runtime.errors import FrameError, VideoError
 from cornernet_runtime.video import file as file_module

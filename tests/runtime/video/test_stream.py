@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from left_over import threads_and_files
-from video_clips import moving_shapes, truncated, write_clip
+from cases.video_clips import moving_shapes, truncated, write_clip
+from places import ROOT, SUPPORT
+from servers.left_over import threads_and_files
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
 from cornernet_runtime.video import crew as crew_module
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.sources import Frames
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +368,7 @@ INTERRUPTED = """
 import sys, threading, time
 from cornernet_runtime import Detector
 sys.path.insert(0, {tests!r})
-from video_clips import moving_shapes
+from cases.video_clips import moving_shapes
 
 def endless():
     while True:
@@ -399,7 +398,7 @@ def start(code):
 
 @pytest.mark.parametrize("source", ["endless()", "stalled()"])
 def test_an_interrupt_ends_it(bundle_path, source):
-    process = start(INTERRUPTED.format(tests=str(ROOT / "tests"), model=str(bundle_path), source=source))
+    process = start(INTERRUPTED.format(tests=str(SUPPORT), model=str(bundle_path), source=source))
     for line in process.stdout:
         if line == "2\n":
             break
@@ -413,7 +412,7 @@ def test_a_program_can_end_while_a_stream_is_open(bundle_path):
     code = INTERRUPTED.split("print", 1)[0] + (
         f"stream = Detector.open({str(bundle_path)!r}, threads=1).stream(endless())\nprint(next(stream).index)\n"
     )
-    process = start(code.format(tests=str(ROOT / "tests")))
+    process = start(code.format(tests=str(SUPPORT)))
     output, errors = process.communicate(timeout=60)
     assert (output, errors, process.returncode) == ("0\n", "", 0)
 

@@ -7,18 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import pytest
-from video_clips import decoded, moving_shapes, write_clip
+from cases.video_clips import decoded, moving_shapes, write_clip
+from places import ROOT
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.video import window
 from cornernet_runtime.video.window import Window
 
-ROOT = Path(__file__).resolve().parents[3]
 NO_WINDOWS = (
     "a window needs an OpenCV with a window system, and opencv-python-headless has none; pip uninstall -y "
     "opencv-python-headless opencv-python && pip install opencv-python (not both: each overwrites the other)"

@@ -1,4 +1,4 @@
-"""Runs examples/gpu_frames.py: ``python -m gpu_example host`` on the driver that is none, ``... gpu`` on a GPU.
+"""Runs examples/gpu_frames.py: ``python -m cases.gpu_example host`` on the driver that is none, ``... gpu`` on a GPU.
 
 The model is the shipped checkpoint in place of an engine, which needs TensorRT. On the driver that is none, PyTorch has
 no CUDA, and a frame is put into the driver's memory in its place.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_cuda import ROOT
-from pipeline_cases import SHIPPED, Once, Pair
-from video_clips import write_clip
+from cases.pipeline import SHIPPED, Once, Pair
+from cases.video_clips import write_clip
+from places import ROOT
 
 from cornernet_bench.models import open_model
 from cornernet_runtime import Detector

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from places import SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_train.shapes_dataset import write_shapes
 
-SHIPPED = Path(__file__).parents[1] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 ORDER = [2, 0, 1, 5, 4, 3]  # of permuted classes
 
 

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import host_cuda
-from host_cuda import ROOT, SHIM
+from host import host_cuda
+from host.host_cuda import SHIM
+from places import ROOT
 
 from cornernet_runtime.version import __version__
 

@@ -1,17 +1,17 @@
 """What the tests of the self-test's L6 share: GPUs that are found or not, pictures, requests, the document."""
 
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from places import ROOT
 
 from cornernet_bench import kernels, selftest_path
 from cornernet_bench.selftest import Request
 from cornernet_bench.selftest_worker import Notes
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "selftest.md"
+DOCUMENT = ROOT / "docs" / "selftest.md"
 
 
 @pytest.fixture(name="notes")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import onnxruntime as ort
-from checked import Checked, CheckedClass, SurfaceError, module, subclassable
+from doubles.checked import Checked, CheckedClass, SurfaceError, module, subclassable
 
 FLOAT = np.dtype(np.float32)
 

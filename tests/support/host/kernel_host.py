@@ -1,4 +1,4 @@
-"""Run the launches of the runtime's CUDA kernels on the CPU, with the shim in tests/kernels/host_cuda."""
+"""Run the launches of the runtime's CUDA kernels on the CPU, with the shim in tests/support/host/host_cuda."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from host_cuda import ROOT, build
+from host.host_cuda import build
+from places import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cornernet_runtime.kernels.launch import Launch
 
 KERNELS = ROOT / "runtime" / "cornernet_runtime" / "kernels"
-DRIVER = ROOT / "tests" / "kernels" / "host_launch.cpp"
+DRIVER = ROOT / "tests" / "support" / "host" / "host_launch.cpp"
 SIGNATURE = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(const (\w+) \w+\)")
 
 

@@ -1,7 +1,7 @@
 """Runs cases of the GPU pipeline in a process of its own, over the driver that is none.
 
-``python -m pipeline_run FILE MODULE`` runs the cases of a module and writes what went wrong, by the name of the case,
-as JSON. NVIDIA's bindings and cuda.core are the real ones, and kernels run on the CPU.
+``python -m cases.pipeline_run FILE MODULE`` runs the cases of a module and writes what went wrong, by the name of the
+case, as JSON. NVIDIA's bindings and cuda.core are the real ones, and kernels run on the CPU.
 """
 
 from __future__ import annotations

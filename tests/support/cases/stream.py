@@ -6,7 +6,7 @@ import threading
 import warnings
 
 import numpy as np
-from ring_cases import FRAMES, assert_same, warm
+from cases.ring import FRAMES, assert_same, warm
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError

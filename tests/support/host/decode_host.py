@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import kernel_host
 import numpy as np
+from host import kernel_host
 
 from cornernet_runtime.geometry import cells_to_input, clip_to_frame
 from cornernet_runtime.kernels import decode as kernels

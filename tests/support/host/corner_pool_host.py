@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from host_cuda import ROOT
+from places import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPEC
-from device_double import HostNetwork, counts
+from cases.pipeline import OnDevice, Pair, noise, small
+from cases.small import SMALL_SPEC
+from doubles.device_double import HostNetwork, counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipeline_cases import OnDevice, Pair, noise, small
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError

@@ -9,7 +9,7 @@ import ctypes
 import threading
 from types import SimpleNamespace
 
-from checked import Checked, CheckedClass, SurfaceError, module
+from doubles.checked import Checked, CheckedClass, SurfaceError, module
 
 
 class CudaError(Exception):
@@ -162,7 +162,7 @@ class _Kernel:
 
 
 class HostKernels:
-    """The kernels on the CPU, from the library that tests/kernels/fake_gpu.cpp is part of."""
+    """The kernels on the CPU, from the library that tests/support/host/fake_gpu.cpp is part of."""
 
     def __init__(self, library):
         self._library = ctypes.CDLL(str(library))

@@ -16,8 +16,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_SPEC, small_model
-from device_double import HostCall
+from cases.small import SMALL_SPEC, small_model
+from doubles.device_double import HostCall
 
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from pipeline_cases import SHIPPED, UNSEEN_SEED, Pair
+from cases.pipeline import SHIPPED, UNSEEN_SEED, Pair
 
 from cornernet_export.torch_backend import open_checkpoint
 from cornernet_export.verify import Tolerance, compare_detections

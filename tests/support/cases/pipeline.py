@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_SPEC, small_model
+from cases.small import SMALL_SPEC, small_model
 from cuda.core.utils import StridedMemoryView
-from device_double import HostNetwork, counts
+from doubles.device_double import HostNetwork, counts
+from places import SHIPPED
 
 from cornernet_export.torch_backend import TorchBackend, open_checkpoint
 from cornernet_export.verify import box_iou
@@ -24,7 +24,6 @@ from cornernet_runtime.pipeline import GpuPipeline
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 from cornernet_train.shapes import make_scene
 
-SHIPPED = Path(__file__).parents[1] / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
 UNSEEN_SEED = 4242
 # Few of everything: kernels take their time on the CPU. They have tests of their own for the rest.
 SPEC = replace(SMALL_SPEC, decode=DecodeParameters(top_k=24, candidates=40), nms=NmsParameters(max_detections=20))
@@ -321,7 +320,7 @@ def a_consumed_capsule_is_refused_and_the_next_frame_runs():
     once = Once(pair.device, frame)
     (found,) = pair.pipeline([once])
     assert np.array_equal(found.boxes, pair.pipeline([frame])[0].boxes)
-    with pytest.raises(FrameError, match=r"a frame of pipeline_cases\.Once cannot be read: .*; pass it on the GPU"):
+    with pytest.raises(FrameError, match=r"a frame of cases\.pipeline\.Once cannot be read: .*; pass it on the GPU"):
         pair.pipeline([once])
     pair.compare([frame])
 

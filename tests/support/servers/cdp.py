@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 
-from browser import chromium
+from servers.browser import chromium
 from websockets.sync.client import connect
 
 START_S = 60

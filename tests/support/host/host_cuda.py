@@ -1,4 +1,4 @@
-"""Build CUDA kernels for the CPU, with the shim in tests/kernels/host_cuda."""
+"""Build CUDA kernels for the CPU, with the shim in tests/support/host/host_cuda."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from places import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parents[1]
-SHIM = ROOT / "tests" / "kernels" / "host_cuda"
+SHIM = ROOT / "tests" / "support" / "host" / "host_cuda"
 FLAGS = [
     *("-std=c++20", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SHIM}"),
     "-fno-strict-aliasing",  # device code reads words of one type as another, and nvcc lets it

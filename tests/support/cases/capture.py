@@ -7,7 +7,7 @@ import threading
 import warnings
 
 import pytest
-from pipeline_cases import Pair, noise, small
+from cases.pipeline import Pair, noise, small
 
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import CornerNetWarning

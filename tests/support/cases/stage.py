@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pipeline_cases import OnDevice, Pair, small
-from ring_cases import FRAMES, SPEC, driver, warm
+from cases.pipeline import OnDevice, Pair, small
+from cases.ring import FRAMES, SPEC, driver, warm
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, KernelError

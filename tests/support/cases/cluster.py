@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import SOURCE_ROOTS
 
 from cornernet_runtime.cluster.request import ClusterRequest
 from cornernet_runtime.cluster.run import detect_on_cluster
 
 CONNECTED = "the connection that is there"  # an address that nobody looks at
-
-ROOT = Path(__file__).resolve().parents[1]
-SOURCE_ROOTS = [str(ROOT / name) for name in ("export", "runtime", "training", "benchmarks")]
 
 
 @contextlib.contextmanager
@@ -23,7 +20,7 @@ def ray_of_this_machine():
     """Yield the address of a Ray with two workers' places, which this process is part of; one that is there serves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join(SOURCE_ROOTS))  # for the workers, which Ray starts
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, SOURCE_ROOTS)))  # for the workers, which Ray starts
         ray = pytest.importorskip("ray", reason="Ray is not installed")
         if ray.is_initialized():
             yield ray.get_runtime_context().gcs_address
