@@ -13,7 +13,7 @@ from cornernet_bench.compare_report import Against, Agreement, speeds
 from cornernet_bench.latency_subjects import END_TO_END
 from cornernet_bench.oracle import analyse
 from cornernet_bench.oracle_repairs import REPAIRS, Difference, relabelled
-from cornernet_export.verify import Tolerance, compare_detections
+from cornernet_export.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.errors import CornerNetError, ModelError
 from cornernet_runtime.geometry import place
 from cornernet_runtime.records import to_json
@@ -84,7 +84,7 @@ def explain(
     found = replace(found, maps=differences.check())
     if text is not None and (another := network(first, other)):
         return _with(found, None, f"another network: {', '.join(another)}")
-    found = _with(found, cause, text) if text is not None else _within(first, other, found, allowed)
+    found = _with(found, cause, text) if text is not None else _within(first, other, found, allowed, frames)
     # Equal maps are no loss of the network's; maps within a precision's error may cost what it is expected to.
     if _equal_maps(found) or not (FLOAT32 if text is not None else allowed).exceeded(found.ap):
         return found
@@ -141,21 +141,38 @@ def _equal_maps(found: Against) -> bool:
     return found.maps is not None and all(error <= FLOAT32.output for error in found.maps.errors.values())
 
 
-def _within(first: Entrant, other: Entrant, found: Against, allowed: Expected) -> Against:
+def _within(first: Entrant, other: Entrant, found: Against, allowed: Expected, frames: Sequence[Frame]) -> Against:
     """Return what maps leave that differ by no more than the precisions do.
 
-    If they are equal as float32 is and detections differ all the same, it is by what follows the network.
+    If they are equal as float32 is and detections differ all the same, it is by what follows the network, unless each
+    difference is a near tie.
     """
     same_views = (first.detector.flip, first.detector.scales) == (other.detector.flip, other.detector.scales)
     if found.maps is None or not same_views or found.agreement is None or found.agreement.percent >= ALIKE:
         return found
     if _equal_maps(found):
+        if _near_ties_only(first.detector, other.detector, frames):
+            return _with(
+                found, None, "the six maps agree; the detections that do not are near ties, which rounding decides"
+            )
         return _with(found, AFTER_NETWORK, "the six maps agree and the detections do not: decode or soft-NMS differs")
     worst = max(found.maps.errors.values())
     off = f"maps are up to {worst:.2g} of the largest value off, as expected of {allowed.name} up to {allowed.output:g}"
     if allowed.exceeded(found.ap):
         return _with(found, None, f"{off}, but AP falls by more than the {allowed.ap:g} that it may cost")
     return _with(found, None, f"{off}: this is what the precision does")
+
+
+def _near_ties_only(reference: Detector, candidate: Detector, frames: Sequence[Frame]) -> bool:
+    """Return whether, frame by frame, nothing but near ties differs; of several views of a frame that is not known."""
+    if candidate.flip or len(candidate.scales) > 1:
+        return False
+    return all(
+        compare_detections(
+            reference(frame), candidate(frame), "", "", FP32, View.of_frame(reference, candidate, frame, FP32.tie)
+        ).passed
+        for frame in frames
+    )
 
 
 def _agreement(first: Entrant, other: Entrant) -> Agreement:

@@ -16,7 +16,7 @@ from cornernet_bench.kernel_case import KernelCase
 from cornernet_bench.synthetic import CLASSES, INPUT, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_runtime.decode import decode as decode_in_numpy
 from cornernet_runtime.detections import Candidates
-from cornernet_runtime.geometry import cells_to_input, clip_to_frame, fit
+from cornernet_runtime.geometry import boxes_in_frame, fit
 from cornernet_runtime.kernels import decode as decoding
 from cornernet_runtime.kernels import soft_nms as suppressing
 from cornernet_runtime.kernels.candidates import CandidateMemory
@@ -200,8 +200,7 @@ def decode_case(
 
 def _reference(maps: CornerMaps, view: Placement, parameters: DecodeParameters) -> Candidates:
     candidates = decode_in_numpy(maps, parameters)
-    boxes = view.to_frame(cells_to_input(candidates.boxes, view.input_size, STRIDE))
-    clipped, inside = clip_to_frame(boxes, view.extent)
+    clipped, inside = boxes_in_frame(candidates.boxes, view, STRIDE)
     return replace(candidates, boxes=clipped)[inside]
 
 

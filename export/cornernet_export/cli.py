@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_export.triton_repository import TritonRepository
-    from cornernet_runtime.bundle import Manifest, Verification
+    from cornernet_runtime.bundle import DetectionCheck, Manifest, Verification
     from cornernet_runtime.engine_record import EngineRecord
     from cornernet_runtime.spec import ModelSpec
 
@@ -146,14 +146,20 @@ def _print_verification(console: Console, verification: Verification) -> None:
             table.add_row(name, *errors, f"{checks[0].tolerance:.0e}", _mark(passed))
         console.print(table)
         for pairs in (check for check in verification.detections if check.stage == stage):
-            if pairs.reference + pairs.extra == 0:
+            if pairs.reference + pairs.extra + pairs.extra_near_ties == 0:
                 console.print(f"detections on the {pairs.source}: none of score 0.1 or more to compare")
                 continue
             console.print(
-                f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {pairs.extra} extra "
-                f"({pairs.required:.0%} required)  {_mark(pairs.passed)}",
+                f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {_near_ties(pairs)}"
+                f"{pairs.extra} extra ({pairs.required:.0%} required)  {_mark(pairs.passed)}",
                 soft_wrap=True,
             )
+
+
+def _near_ties(pairs: DetectionCheck) -> str:
+    """Return how many differences are near ties, for the line of the detections; nothing if none is."""
+    count = pairs.near_ties + pairs.extra_near_ties
+    return f"{count} more differ by near ties only, " if count else ""
 
 
 def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:

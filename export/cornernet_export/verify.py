@@ -1,14 +1,14 @@
-"""One form of a network held against another: every output tensor, then every detection."""
+"""One form of a network compared with another: every output tensor, then every detection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from cornernet_export.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.geometry import place
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
@@ -20,41 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.spec import ModelSpec, Size
 
 WORST = float(np.finfo(np.float32).max)  # the error of a map that is not finite; JSON has no infinity
 MOST_PICTURES = 32
 NOISE = "noise"
-SCORE = 0.1  # detections below it are not compared one by one
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far one form of a network may be from another.
-
-    Attributes:
-        output: Largest error of an output, relative to the largest value of the reference's.
-        score: A detection's counterpart may differ in score by this.
-        iou: A detection's counterpart overlaps it at least so much.
-        matched: Part of the detections that must have a counterpart.
-    """
-
-    output: float
-    score: float
-    iou: float
-    matched: float
-
-
-# The same arithmetic in another order gives about 1e-6; near-ties at the cut of the top corners fall either way.
-FP32 = Tolerance(output=1e-4, score=1e-3, iou=0.99, matched=0.98)
-# Eleven bits, through a hundred layers: about 3e-3 is seen, and pairs at the embedding's threshold come and go.
-FP16 = Tolerance(output=2e-2, score=2e-2, iou=0.9, matched=0.9)
-# On the shipped model the worst cell is off by 0.05 to 0.19 of the largest value, 95 % of the detections match and 3 %
-# are extra. Ranges that are 0.7 times or 4 times what they should be give 0.4 to 0.5 and 0.3 to 0.4, and match 74 % and
-# 88 %. What it costs in AP, only data with annotations tell.
-INT8 = Tolerance(output=0.3, score=0.1, iou=0.75, matched=0.9)
 
 
 def verify(
@@ -92,10 +63,9 @@ def verify(
         found, _ = candidate.corner_maps(picture)
         checks = _larger(checks, compare_outputs(expected, found, stage, source, tolerance.output))
         both = reference.finish(expected, placement), candidate.finish(found, placement)
-        counts.append(compare_detections(*both, stage, source, tolerance))
-    detections = replace(
-        counts[0], **{name: sum(getattr(one, name) for one in counts) for name in ("reference", "matched", "extra")}
-    )
+        view = View.within(reference, expected, found, placement, tolerance.tie)
+        counts.append(compare_detections(*both, stage, source, tolerance, view))
+    detections = sum(counts[1:], counts[0])
     for name, shape in _shapes(reference.spec, largest_batch).items():
         # Noise reaches far more of the network's range than a picture does.
         if noise:
@@ -156,37 +126,6 @@ def compare_outputs(
         error = np.abs(have - want).max() / np.abs(want).max(initial=np.finfo(np.float32).tiny)
         checks.append(OutputCheck(stage, source, name, float(np.nan_to_num(error, nan=WORST, posinf=WORST)), tolerance))
     return tuple(checks)
-
-
-def compare_detections(
-    expected: Detections, found: Detections, stage: str, source: str, tolerance: Tolerance = FP32
-) -> DetectionCheck:
-    """Match detections one to one, best first: same class, nearly the same box and score."""
-    wanted = expected.above(SCORE)
-    # A counterpart may lie just below the score that the other lies above.
-    offered = found.above(SCORE - tolerance.score)
-    alike = box_iou(wanted.boxes, offered.boxes) >= tolerance.iou
-    alike &= wanted.labels[:, None] == offered.labels
-    alike &= np.abs(wanted.scores[:, None] - offered.scores) <= tolerance.score
-    free = np.ones(len(offered), np.bool_)
-    matched = 0
-    for row in alike:
-        choices = np.flatnonzero(row & free)
-        if len(choices):
-            free[choices[0]] = False
-            matched += 1
-    extra = int(np.count_nonzero(free & (offered.scores >= SCORE + tolerance.score)))
-    return DetectionCheck(stage, source, len(wanted), matched, extra, tolerance.matched)
-
-
-def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the intersection over union [N, M] of boxes [N, 4] and [M, 4]; equal empty boxes count as 1."""
-    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    same = (a == b).all(-1)
-    return np.asarray(np.where(same, 1.0, shared / np.where(union > 0, union, 1.0)))
 
 
 def input_of(detector: Detector, frame: NDArray[np.uint8]) -> NDArray[np.float32]:

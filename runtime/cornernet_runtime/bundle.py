@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.engine_record import EngineRecord  # noqa: TC001 - its fields are read from JSON
@@ -47,15 +47,18 @@ class OutputCheck:
 
 @dataclass(frozen=True, slots=True)
 class DetectionCheck:
-    """The detections of one input held against those of the stage before.
+    """The detections of one input, or of several, compared with those of the stage before.
 
     Attributes:
         stage: Which two forms were compared, as ``reference -> candidate``.
         source: What they were run on.
         reference: Detections of the reference above the score that counts.
         matched: Of those, how many have a counterpart of the same class, nearly the same box and score.
-        extra: Detections above that score without a counterpart in the reference.
-        required: Part of ``reference`` that must match; as many may be extra as may be missed.
+        extra: Detections above that score without a counterpart in the reference, near ties not counted.
+        required: Part of ``reference`` that must match or be a near tie; as many may be extra as may be missed.
+        near_ties: Detections of the reference without a counterpart that rounding explains: a decision of decode or
+            suppression fell the other way, on values closer together than the two forms' outputs.
+        extra_near_ties: Detections without a counterpart in the reference that rounding explains.
     """
 
     stage: str
@@ -64,12 +67,19 @@ class DetectionCheck:
     matched: int
     extra: int
     required: float
+    near_ties: int = 0
+    extra_near_ties: int = 0
+
+    def __add__(self, other: DetectionCheck) -> DetectionCheck:
+        """Return the counts of both, under the names and the requirement of this one."""
+        counts = ("reference", "matched", "extra", "near_ties", "extra_near_ties")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in counts})
 
     @property
     def passed(self) -> bool:
         """Whether enough matched and few enough are extra."""
         allowed = math.floor(self.reference * (1 - self.required) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
-        return self.reference - self.matched <= allowed and self.extra <= allowed
+        return self.reference - self.matched - self.near_ties <= allowed and self.extra <= allowed
 
 
 @dataclass(frozen=True, slots=True)

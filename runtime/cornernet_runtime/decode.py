@@ -33,6 +33,14 @@ def decode(maps: CornerMaps, parameters: DecodeParameters) -> Candidates:
         the one whose bottom-right corner does; corners of equal heat rank by their flat index, lower first. A corner
         whose position or embedding is not finite pairs with nothing.
     """
+    return pair_corners(maps, parameters)[0]
+
+
+def pair_corners(maps: CornerMaps, parameters: DecodeParameters) -> tuple[Candidates, NDArray[np.int64]]:
+    """Return what ``decode`` does, and the cells [M, 2] of each pair's top-left and bottom-right corner.
+
+    Cells are flat indices into ``maps.tl_heat`` and ``maps.br_heat``, so the two name a candidate whatever its values.
+    """
     tl = _best_corners(maps.tl_heat, maps.tl_embed, maps.tl_offset, parameters.top_k)
     br = _best_corners(maps.br_heat, maps.br_embed, maps.br_offset, parameters.top_k)
     before = np.less if parameters.reject_empty else np.less_equal
@@ -46,13 +54,14 @@ def decode(maps: CornerMaps, parameters: DecodeParameters) -> Candidates:
     scores = (tl.scores[first] + br.scores[second]) / np.float32(2)
     order = np.argsort(-scores, kind="stable")[: parameters.candidates]
     first, second = first[order], second[order]
-    return Candidates(
+    candidates = Candidates(
         boxes=np.stack([tl.x[first], tl.y[first], br.x[second], br.y[second]], axis=1),
         scores=scores[order],
         tl_scores=tl.scores[first],
         br_scores=br.scores[second],
         labels=tl.labels[first],
     )
+    return candidates, np.stack([tl.cells[first], br.cells[second]], axis=1)
 
 
 def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -87,15 +96,31 @@ def find_peaks(heat: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64]
     return cells[order], values[order]
 
 
+def corners_at(
+    heat: NDArray[np.float32], embed: NDArray[np.float32], offset: NDArray[np.float32], cells: NDArray[np.int64]
+) -> Corners:
+    """Return what the maps of one kind of corner say at these cells [K], peaks or not."""
+    labels, y, x = np.unravel_index(cells, heat.shape)
+    return Corners(
+        cells,
+        x.astype(np.float32) + offset[0, y, x],
+        y.astype(np.float32) + offset[1, y, x],
+        embed[0, y, x],
+        sigmoid(heat[labels, y, x]),
+        labels,
+    )
+
+
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``1 / (1 + exp(-x))`` without overflow, infinities included."""
     small = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, np.float32(1), small) / (1 + small), np.float32)
 
 
-class _Corners(NamedTuple):
-    """The best corners of one kind, best first, each [K]: position in cells, embedding, score, class."""
+class Corners(NamedTuple):
+    """Corners of one kind, each [K]: flat index into the heat, position in cells, embedding, score, class."""
 
+    cells: NDArray[np.int64]
     x: NDArray[np.float32]
     y: NDArray[np.float32]
     embedding: NDArray[np.float32]
@@ -105,16 +130,18 @@ class _Corners(NamedTuple):
 
 def _best_corners(
     heat: NDArray[np.float32], embed: NDArray[np.float32], offset: NDArray[np.float32], count: int
-) -> _Corners:
-    """Return the corners at the best peaks that have a finite position and embedding."""
-    indices, logits = find_peaks(heat, count)
-    labels, y, x = np.unravel_index(indices, heat.shape)
-    place_x = x.astype(np.float32) + offset[0, y, x]
-    place_y = y.astype(np.float32) + offset[1, y, x]
-    embedding = embed[0, y, x]
-    usable = np.isfinite(place_x) & np.isfinite(place_y) & np.isfinite(embedding)
-    columns = (place_x, place_y, embedding, sigmoid(logits), labels)
-    return _Corners(*(column[usable] for column in columns))
+) -> Corners:
+    """Return the corners at the best peaks that have a finite position and embedding, best first."""
+    corners = corners_at(heat, embed, offset, find_peaks(heat, count)[0])
+    usable = np.isfinite(corners.x) & np.isfinite(corners.y) & np.isfinite(corners.embedding)
+    return Corners(
+        corners.cells[usable],
+        corners.x[usable],
+        corners.y[usable],
+        corners.embedding[usable],
+        corners.scores[usable],
+        corners.labels[usable],
+    )
 
 
 def _column_highest(heat: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
 from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, PluginError
-from cornernet_runtime.geometry import Placement, cells_to_input, clip_to_frame, place, usable_scales
+from cornernet_runtime.geometry import Placement, boxes_in_frame, place, usable_scales
 from cornernet_runtime.nms import merging_soft_nms, soft_nms
 from cornernet_runtime.preprocess import Preprocessor, check_frame
 
@@ -244,8 +244,7 @@ class Detector:
     def _candidates(self, maps: CornerMaps, view: Placement) -> Candidates:
         """Decode the maps of one view, and bring the boxes into the frame."""
         candidates = decode(maps, self.spec.decode)
-        boxes = view.to_frame(cells_to_input(candidates.boxes, view.input_size, self.spec.stride))
-        clipped, inside = clip_to_frame(boxes, view.extent)
+        clipped, inside = boxes_in_frame(candidates.boxes, view, self.spec.stride)
         return replace(candidates, boxes=clipped)[inside]
 
     def _suppress(self, found: Candidates) -> Detections:

@@ -145,6 +145,13 @@ def cells_to_input(boxes: NDArray[np.floating], input_size: Size, stride: int) -
     return np.asarray(boxes * ratio, np.float64)
 
 
+def boxes_in_frame(
+    boxes: NDArray[np.floating], view: Placement, stride: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Map boxes [N, 4] from cells of a view's corner maps to pixels of the frame, and clip them (``clip_to_frame``)."""
+    return clip_to_frame(view.to_frame(cells_to_input(boxes, view.input_size, stride)), view.extent)
+
+
 def clip_to_frame(
     boxes: NDArray[np.float64], extent: tuple[float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
