@@ -94,10 +94,10 @@ def compare(contest: Contest, images: Path, annotations: Path | None, notes: Not
         return [], [f"nothing was compared: {nothing}: name a folder of fitting ones with --images"]
     problems = []
     if not total.passed:
+        ties = total.near_ties + total.extra_near_ties
         problems.append(
-            f"{total.matched} of {total.reference} detections matched, {total.near_ties} are near ties, "
-            f"{total.extra} extra, "
-            f"{tolerance.matched:.1%} required"
+            f"{total.matched} of {total.reference} detections matched and {total.extra} extra, "
+            f"{tolerance.matched:.1%} required" + (f", beside {ties} near ties" if ties else "")
         )
     if skipped is None and annotations is not None:
         problems += _compare_ap(contest.reference, contest.candidate, images, annotations, notes)
