@@ -70,6 +70,11 @@ def test_module_has_at_most_400_lines(name):
     assert len(source(name).splitlines()) <= 400, f"{name} tells more than one story: split it"
 
 
+def test_test_files_have_at_most_400_lines():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    assert [f"{path.relative_to(ROOT)}: {lines}" for path, lines in lengths.items() if lines > 400] == []
+
+
 @every_module
 def test_module_imports_from_the_source_roots(name, import_failures):
     assert name not in import_failures, import_failures[name]
