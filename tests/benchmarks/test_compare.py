@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 from cases.faulty_models import SHIPPED, shipped_with_scenes
-from json_schema import compare_schema, latency_schema, problems
+from cases.report_schema import problems, report_schema
 from servers.browser import chromium, look
 
 from cornernet_bench import latency_report
@@ -28,7 +28,7 @@ from cornernet_bench.report_blocks import Line
 from cornernet_runtime.errors import BackendError
 
 SCENES = 4
-SCHEMA = compare_schema()
+SCHEMA = report_schema("compare")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,14 +66,14 @@ def written(folder):
 
 def test_the_report_is_what_the_schema_says_and_knows_every_key(written):
     report = written[1]
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     for key in report:
-        assert list(problems({name: value for name, value in report.items() if name != key}, SCHEMA)), key
-    assert list(problems(report | {"surprise": 1}, SCHEMA))
+        assert problems({name: value for name, value in report.items() if name != key}, "compare"), key
+    assert problems(report | {"surprise": 1}, "compare")
 
 
 def test_the_schema_has_of_latency_what_latency_has():
-    latency = latency_schema()
+    latency = report_schema("latency")
     opened = SCHEMA["properties"]["results"]["items"]["properties"]["opened"]
     assert SCHEMA["$defs"] == latency["$defs"]
     assert SCHEMA["properties"]["machine"] == latency["properties"]["machine"]

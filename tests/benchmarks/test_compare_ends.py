@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cases.faulty_models import shipped_with_scenes
-from json_schema import compare_schema, problems
+from cases.report_schema import problems
 from servers.interrupts import interrupting
 
 from cornernet_bench import compare as comparing
@@ -20,7 +20,6 @@ from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 
 SCENES = 4
-SCHEMA = compare_schema()
 INTERRUPTED = 130
 
 
@@ -58,7 +57,7 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(folder, tmp_path, capf
     tiny, path, page = folder / "tiny", tmp_path / "a.json", tmp_path / "a.html"
     assert run(folder, tiny, tiny / "model.onnx", "--json", path, "--html", page) == INTERRUPTED
     report = json.loads(path.read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     assert (report["partial"], report["pictures"]) == (True, pictures)
     assert [one["latency"]["end_to_end"]["count"] for one in report["results"]] == [timed, timed]
     assert [one["accuracy"] is not None for one in report["results"]] == [pictures > 0] * 2
@@ -94,7 +93,7 @@ def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
     tiny, path, page = folder / "tiny", tmp_path / "a.json", tmp_path / "a.html"
     assert run(folder, tiny, f"{tiny}:flip", "--json", path, "--html", page) == INTERRUPTED
     report = json.loads(path.read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     assert (report["partial"], report["pictures"]) == (True, SCENES)
     assert [one["latency"]["end_to_end"]["count"] for one in report["results"]] == [2, 2]
     assert [one["accuracy"] is not None for one in report["results"]] == known
@@ -114,7 +113,7 @@ def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, 
     tiny = folder / "tiny"
     assert run(folder, tiny, f"{tiny}:flip", "--json", tmp_path / "a.json") == 0
     report = json.loads((tmp_path / "a.json").read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     against = report["results"][1]["against"]
     assert (against["speed"], against["stage_speeds"]) == (None, {})
     told = capfd.readouterr().out
