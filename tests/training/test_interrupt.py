@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 from cases.tiny_training import TINY, Rectangles, coco_folder
 from places import SOURCE_ROOTS, SUPPORT
 
@@ -21,15 +20,6 @@ from cornernet_train.loop import FitRequest, fit
 from cornernet_train.state import load_state
 
 RECIPE = replace(TINY, steps=6, ema_decay=0.9)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def trained(output, *, recipe=RECIPE, **request):

@@ -28,16 +28,6 @@ STEPS = TINY.steps
 SHORT = replace(TINY, steps=1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One thread suffices here, and two would wait for each other on a busy machine. ``fit`` flushes denormals."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs of one recipe, whose logs have a row for every step and for every five."""

@@ -39,15 +39,6 @@ RECIPE = replace(
 PICTURES = 5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 class Stop(Exception):  # noqa: N818 - it is no error
     """Stands for whatever ends a program."""
 

@@ -18,15 +18,6 @@ from cornernet_train.state import load_state
 RECIPE = replace(TINY, steps=6, batch=3, ema_decay=0.9, validate_every=2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return coco_folder(tmp_path_factory.mktemp("data") / "set")

@@ -1,18 +1,22 @@
-"""What threads and files a test of videos may leave: none."""
+"""A detector for streams, and what threads and files a test may leave: none."""
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 from servers.left_over import threads_and_files
+
+from cornernet_runtime.detector import Detector
+
+
+@pytest.fixture(scope="module")
+def detector(bundle_path):
+    with Detector.open(bundle_path, threads=1) as opened:
+        yield opened
 
 
 @pytest.fixture
 def nothing_is_left():
     """Hold each test to leaving no thread and no open file."""
-    gc.collect()
     before = threads_and_files()
     yield
-    gc.collect()
     assert threads_and_files() == before

@@ -1,17 +1,9 @@
-"""A detector and a clip; every test of this folder leaves no thread and no open file."""
+"""A clip; every test of this folder leaves no thread and no open file."""
 
 from __future__ import annotations
 
 import pytest
 from cases.video_clips import moving_shapes, write_clip
-
-from cornernet_runtime.detector import Detector
-
-
-@pytest.fixture(scope="module")
-def detector(bundle_path):
-    with Detector.open(bundle_path, threads=1) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
