@@ -158,23 +158,21 @@ def test_without_nvrtc_l2_is_skipped_by_name(capsys, monkeypatch):
     assert "L2 skipped: NVRTC is not installed" in capsys.readouterr().out
 
 
-def test_l1_runs_the_tests_of_the_kernels_and_tells_which_failed(tmp_path, monkeypatch):
+def test_l1_runs_the_tests_of_the_kernels_and_tells_which_failed(tmp_path):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)
     (folder / "test_one.py").write_text("def test_sound(): pass\ndef test_with_nvcc(): assert 0\n")
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
-    layer = kernels._on_the_cpu()
+    layer = kernels._on_the_cpu(tmp_path)
     assert layer.state == "passed"
     assert layer.said.startswith("1 passed in ")
     (folder / "test_two.py").write_text("def test_broken(): assert 0\n")
-    layer = kernels._on_the_cpu()
+    layer = kernels._on_the_cpu(tmp_path)
     assert layer.state == "failed"
     assert "test_two.py::test_broken" in layer.said
 
 
-def test_l1_without_a_checkout_is_skipped_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
-    assert kernels._on_the_cpu() == Layer("L1", "skipped", "the tests are not here: run it from a checkout")
+def test_l1_without_a_checkout_is_skipped_by_name(tmp_path):
+    assert kernels._on_the_cpu(tmp_path) == Layer("L1", "skipped", "the tests are not here: run it from a checkout")
 
 
 @pytest.mark.parametrize(
