@@ -1,4 +1,4 @@
-"""Rules of the house that a machine can hold, each failure naming its file."""
+"""Rules of the house that a machine can hold; a failure lists every violation."""
 
 import ast
 import importlib
@@ -49,36 +49,62 @@ FORBIDDEN = {
     "host of a package registry": r"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|(deb|security)\.debian",
 }
 
-every_module = pytest.mark.parametrize("name", MODULES)
+LONGEST = 400  # lines; a longer file tells more than one story
+
+# Statements that import torch, wherever they stand.
+IMPORTS = (
+    "import torch",
+    "import torch.nn as nn",
+    "from torch.nn import functional",
+    "def late():\n    import torch",
+    "if TYPE_CHECKING:\n    from torch import Tensor",
+    "torch = importlib.import_module('torch')",
+)
 
 
-@every_module
-def test_imports_point_one_way(name):
-    package = MODULES[name].parts[0]
-    foreign = NOT_TO_IMPORT[package] - ALLOWED.get(name, set())
-    wrong = {top: line for top, line in imports_of(source(name)) if top in foreign}
-    assert not wrong, f"{name} imports, at these lines, what {package} must not know: {wrong}"
+def test_imports_point_one_way():
+    wrong = []
+    for name, path in MODULES.items():
+        package = path.parts[0]
+        foreign = NOT_TO_IMPORT[package] - ALLOWED.get(name, set())
+        wrong += [
+            f"{name}:{line} imports {top}, which {package} must not know"
+            for top, line in imports_of(source(name))
+            if top in foreign
+        ]
+    assert not wrong, listed(wrong)
 
 
-@every_module
-def test_module_has_a_docstring(name):
-    assert ast.get_docstring(ast.parse(source(name))), f"{name} does not say what it is for"
+def test_every_module_has_a_docstring():
+    silent = [name for name in MODULES if not ast.get_docstring(ast.parse(source(name)))]
+    assert not silent, listed(f"{name} does not say what it is for" for name in silent)
 
 
-@every_module
-def test_module_has_at_most_400_lines(name):
-    assert len(source(name).splitlines()) <= 400, f"{name} tells more than one story: split it"
+def test_modules_and_tests_have_at_most_400_lines():
+    tests = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("*.py"))]
+    assert len(tests) > 100
+    lengths = {name: len(source(name).splitlines()) for name in (*MODULES, *tests)}
+    long = [f"{name} has {lines} lines: split it by subject" for name, lines in lengths.items() if lines > LONGEST]
+    assert not long, listed(long)
 
 
-@every_module
-def test_module_imports_from_the_source_roots(name, import_failures):
-    assert name not in import_failures, import_failures[name]
+def test_every_module_imports_from_the_source_roots(tmp_path):
+    failures = import_failures(tmp_path)
+    assert not failures, listed(f"{name}: {reason}" for name, reason in failures.items())
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script_names_a_function(name):
-    module, _, function = SCRIPTS[name].partition(":")
-    assert callable(getattr(importlib.import_module(module), function))
+def test_every_script_names_a_function():
+    wrong = []
+    for script, target in SCRIPTS.items():
+        module, _, function = target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function, None)
+        except ImportError as error:
+            wrong.append(f"{script}: {error}")
+        else:
+            wrong += [] if callable(found) else [f"{script}: {target} is not a function"]
+    assert len(SCRIPTS) >= 6
+    assert not wrong, listed(wrong)
 
 
 def test_runtime_import_leaves_heavy_libraries_alone(tmp_path):
@@ -119,31 +145,26 @@ def test_tracked_text_names_no_machine_and_no_registry():
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import torch",
-        "import torch.nn as nn",
-        "from torch.nn import functional",
-        "def late():\n    import torch",
-        "if TYPE_CHECKING:\n    from torch import Tensor",
-        "torch = importlib.import_module('torch')",
-    ],
-)
-def test_imports_are_seen_wherever_they_stand(statement):
-    assert [top for top, _ in imports_of(statement)] == ["torch"]
+def test_imports_are_seen_wherever_they_stand():
+    unseen = [statement for statement in IMPORTS if [top for top, _ in imports_of(statement)] != ["torch"]]
+    assert not unseen, listed(unseen)
 
 
-@pytest.mark.parametrize(
-    ("what", "parts"),
-    [
-        ("path of a machine", ["see /", "home/someone"]),
-        ("folder outside the tree", ["..", "/shared/design.md"]),
-        ("host of a package registry", ["https://pypi", ".org/project/x"]),
-    ],
-)
-def test_forbidden_text_is_found(what, parts):
-    assert re.search(FORBIDDEN[what], "".join(parts))
+def test_forbidden_text_is_found():
+    # In parts, for this file is among those searched.
+    texts = {
+        "path of a machine": ["see /", "home/someone"],
+        "folder outside the tree": ["..", "/shared/design.md"],
+        "host of a package registry": ["https://pypi", ".org/project/x"],
+    }
+    assert texts.keys() == FORBIDDEN.keys()
+    unseen = [what for what, parts in texts.items() if not re.search(FORBIDDEN[what], "".join(parts))]
+    assert not unseen, listed(unseen)
+
+
+def listed(violations):
+    """Return one line for each violation, on lines of their own."""
+    return "\n".join(["", *violations])
 
 
 def source(name):
@@ -169,9 +190,8 @@ def imports_of(text):
             yield full_name.partition(".")[0], node.lineno
 
 
-@pytest.fixture(scope="module")
-def import_failures(tmp_path_factory):
-    """What went wrong, by file, when one interpreter imported every module, as if not installed."""
+def import_failures(folder):
+    """Return what went wrong, by file, when one interpreter imported every module, as if not installed."""
     names = {
         name: ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         for name, path in MODULES.items()
@@ -199,7 +219,7 @@ for file, module in {names}.items():
         failures[file] = traceback.format_exc()
 print(json.dumps(failures))
 """
-    return json.loads(run_in_fresh_interpreter(code, tmp_path_factory.mktemp("elsewhere")).splitlines()[-1])
+    return json.loads(run_in_fresh_interpreter(code, folder).splitlines()[-1])
 
 
 def run_in_fresh_interpreter(code, folder):

@@ -8,14 +8,15 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cornernet_runtime.machine import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
+CHECKOUT = Path(__file__).resolve().parents[2]  # where this file is in one
 KEPT = 8000  # letters of pytest's output
 NAMED = 5  # failed tests, and reasons of skipped ones
 TELL_SECONDS = 10
@@ -39,7 +40,11 @@ class Tested:
 
 
 def run_tests(
-    root: Path, paths: Sequence[str], without: Sequence[str] = (), say: Callable[[str], None] | None = None
+    root: Path,
+    paths: Sequence[str],
+    without: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+    tell_s: float = TELL_SECONDS,
 ) -> Tested:
     """Run test files and folders of a checkout.
 
@@ -48,6 +53,7 @@ def run_tests(
         paths: Relative to it; those that are not there are left out.
         without: Parts of names of tests to leave out.
         say: Called now and then with how many are done.
+        tell_s: Seconds between these calls.
     """
     there = [path for path in paths if (root / path).exists()]
     if not there:
@@ -57,11 +63,11 @@ def run_tests(
     command = [sys.executable, "-m", "pytest", "-v", "-ra", "-o", "console_output_style=count", *there]
     if without:
         command += ["-k", " and ".join(f"not {part}" for part in without)]
-    status, output = _run(command, root, say or (lambda _line: None))
+    status, output = _run(command, root, say or (lambda _line: None), tell_s)
     return _tested(status, output)
 
 
-def _run(command: list[str], root: Path, say: Callable[[str], None]) -> tuple[int, str]:
+def _run(command: list[str], root: Path, say: Callable[[str], None], tell_s: float) -> tuple[int, str]:
     """Return the exit status and all that was printed; what is done is told every few seconds."""
     lines = []
     told = time.monotonic()
@@ -70,7 +76,7 @@ def _run(command: list[str], root: Path, say: Callable[[str], None]) -> tuple[in
     ) as process:
         for line in process.stdout or ():
             lines.append(line)
-            if time.monotonic() - told >= TELL_SECONDS and (done := re.search(r"\[ *(\d+)/(\d+)\]$", line.rstrip())):
+            if time.monotonic() - told >= tell_s and (done := re.search(r"\[ *(\d+)/(\d+)\]$", line.rstrip())):
                 say(f"{done[1]} of {done[2]} tests")
                 told = time.monotonic()
     return process.returncode, "".join(lines)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench import pooling_library
-from cornernet_bench.checkout_tests import run_tests
+from cornernet_bench.checkout_tests import CHECKOUT, run_tests
 from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from cornernet_bench.kernel_case import KernelCase
 
-ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("L1", "L2", "L5")
 TESTS_OF_COMPILERS = ("nvcc", "nvrtc", "whole_vectors")  # not of L1: parts of their names
 REQUIRE_GPU = "CORNERNET_REQUIRE_GPU"
@@ -58,6 +57,7 @@ class Request:
         warm_up: Runs before those.
         sanitize: Whether compute-sanitizer has a look at the checks.
         seed: Of shapes and values.
+        checkout: For L1, where the tests are; it may be none.
     """
 
     layers: tuple[str, ...] = LAYERS
@@ -67,6 +67,7 @@ class Request:
     warm_up: int = 20
     sanitize: bool = False
     seed: int = 0
+    checkout: Path = CHECKOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
     gpu = None
     if "L1" in request.layers:
         say("L1: the kernels on the CPU, some minutes")
-        layers.append(_on_the_cpu())
+        layers.append(_on_the_cpu(request.checkout))
     if "L2" in request.layers:
         layer, resources = _compiled(request, say)
         layers.append(layer)
@@ -191,9 +192,9 @@ def check_kernels(request: Request, say: Callable[[str], None]) -> KernelReport:
     return KernelReport(tuple(layers), _versions(), tuple(resources), gpu)
 
 
-def _on_the_cpu() -> Layer:
+def _on_the_cpu(checkout: Path) -> Layer:
     """Run the tests of the kernels, without those of compilers."""
-    tested = run_tests(ROOT, ("tests/kernels", "tests/plugins"), without=TESTS_OF_COMPILERS)
+    tested = run_tests(checkout, ("tests/kernels", "tests/plugins"), without=TESTS_OF_COMPILERS)
     return Layer("L1", tested.state, tested.said)
 
 

@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cornernet_bench.checkout_tests import CHECKOUT
 from cornernet_runtime.machine import one_line
 from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__
@@ -68,6 +69,7 @@ class Request:
         scenes: How many are drawn.
         frames: Frames that L6 times, and over which memory may not grow.
         limit_s: Seconds after which a layer is ended and has failed.
+        checkout: Where the tests of L1, L3 and L4 and the model of L6 are; it may be none.
     """
 
     layers: tuple[str, ...] = tuple(LAYERS)
@@ -77,6 +79,7 @@ class Request:
     scenes: int = 200
     frames: int = 200
     limit_s: float = 3600.0
+    checkout: str = str(CHECKOUT)
 
 
 @dataclass(frozen=True, slots=True)

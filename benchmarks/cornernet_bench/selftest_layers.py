@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cornernet_bench import kernels
@@ -30,12 +31,11 @@ LEAN = ("tensorrt_lean", "tensorrt_lean_bindings")  # NVIDIA's runtime that only
 NAMED = 5  # of what is wrong, in a line
 
 
-def kernels_on_the_cpu(_request: Request, notes: Notes) -> Finding:
+def kernels_on_the_cpu(request: Request, notes: Notes) -> Finding:
     """L1: the kernels' tests of a checkout."""
     notes.say("the tests of the kernels, some minutes")
-    tested = run_tests(
-        kernels.ROOT, ("tests/kernels", "tests/plugins/test_corner_pool.py"), kernels.TESTS_OF_COMPILERS, notes.say
-    )
+    paths = ("tests/kernels", "tests/plugins/test_corner_pool.py")
+    tested = run_tests(Path(request.checkout), paths, kernels.TESTS_OF_COMPILERS, notes.say)
     return Finding(_state(tested), tested.said, output=tested.output)
 
 
@@ -58,14 +58,14 @@ def _of_kernels(request: kernels.Request, notes: Notes) -> Finding:
     return Finding(cast("State", layer.state), layer.said, figures)
 
 
-def plugin_library(_request: Request, notes: Notes) -> Finding:
+def plugin_library(request: Request, notes: Notes) -> Finding:
     """L3: the plugin library that is found, in the registry of the TensorRT that is installed; the tests of a checkout.
 
     The latter build the library for the CPU, where there are headers, and walk it with a harness.
     """
     registry = _part(lambda: _in_the_registry(notes))
     notes.say("the tests of the library, a minute")
-    tests = _tests(notes, "tests/plugins/test_plugin_library.py", "tests/plugins/test_tensorrt_headers.py")
+    tests = _tests(request, notes, "tests/plugins/test_plugin_library.py", "tests/plugins/test_tensorrt_headers.py")
     return _joined([registry], tests)
 
 
@@ -116,11 +116,11 @@ def _problems_of_creator(trt: Any, name: str, version: str) -> list[str]:  # noq
     ]
 
 
-def calls(_request: Request, notes: Notes) -> Finding:
+def calls(request: Request, notes: Notes) -> Finding:
     """L4: what the builder and the GPU path call, in the installed bindings; and the tests of a checkout."""
     bindings = [_part(_calls_of_tensorrt), _part(_calls_of_cuda)]
     notes.say("the tests of the calls, a minute")
-    return _joined(bindings, _tests(notes, "tests/test_api_surface.py"))
+    return _joined(bindings, _tests(request, notes, "tests/test_api_surface.py"))
 
 
 def _calls_of_tensorrt() -> Finding:
@@ -175,8 +175,8 @@ def _part(run: Callable[[], Finding]) -> Finding:
         return Finding("failed", str(error))
 
 
-def _tests(notes: Notes, *paths: str) -> Finding:
-    tested = run_tests(kernels.ROOT, paths, say=notes.say)
+def _tests(request: Request, notes: Notes, *paths: str) -> Finding:
+    tested = run_tests(Path(request.checkout), paths, say=notes.say)
     return Finding(tested.state, f"tests: {tested.said}", output=tested.output)
 
 

@@ -16,7 +16,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_bench.kernels import REQUIRE_GPU, ROOT
+from cornernet_bench.kernels import REQUIRE_GPU
 from cornernet_bench.models import CHECKPOINTS, open_model
 from cornernet_bench.selftest import Finding
 from cornernet_bench.selftest_run import Contest, compare, measure
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cornernet_bench.selftest_worker import Notes
     from cornernet_runtime.spec import Precision
 
-SHIPPED = ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors"
+SHIPPED = Path("models") / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one
 SCENES_SEED = 4242  # the shipped model has not seen it
 OF_EXPORT = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
@@ -95,8 +95,8 @@ def _summary(notes: Notes) -> str:
 def _model(request: Request) -> Path:
     if request.model is not None:
         return Path(request.model)
-    if SHIPPED.is_file():
-        return SHIPPED
+    if (shipped := Path(request.checkout) / SHIPPED).is_file():
+        return shipped
     raise NothingToRunError("no model is here: the shipped one is part of a checkout only; name one with --model")
 
 

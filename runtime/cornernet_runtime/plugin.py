@@ -7,8 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PLUGIN_VARIABLE = "CORNERNET_PLUGIN"
 PACKAGED_PLUGIN = Path(__file__).with_name("lib") / "libcornernet_plugins.so"  # in a wheel made by `make wheel`
@@ -31,15 +35,18 @@ class PluginInfo:
     tensorrt: int
 
 
-def find_plugin() -> Path | None:
-    """Return the library that ``CORNERNET_PLUGIN`` names, else that of this installation, of this checkout, else None.
+def find_plugin(places: Iterable[Path] = (PACKAGED_PLUGIN, BUILT_PLUGIN)) -> Path | None:
+    """Return the library that ``CORNERNET_PLUGIN`` names, else the first of ``places`` that is there, else None.
+
+    Args:
+        places: Where to look; by default in this installation, then in this checkout.
 
     Raises:
         PluginError: The variable names no file.
     """
     named = os.environ.get(PLUGIN_VARIABLE)
     if not named:
-        return next((path for path in (PACKAGED_PLUGIN, BUILT_PLUGIN) if path.is_file()), None)
+        return next((path for path in places if path.is_file()), None)
     if not Path(named).is_file():
         raise PluginError(f"{PLUGIN_VARIABLE} names no file: {named}; expected libcornernet_plugins.so")
     return Path(named)

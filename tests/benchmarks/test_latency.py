@@ -9,8 +9,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from cases.report_schema import problems
 from cases.small import SMALL_SPEC, small_model
-from json_schema import latency_schema, problems
 from servers.interrupts import interrupting
 
 from cornernet_bench import latency as latency_module
@@ -26,7 +26,6 @@ from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, SizeError
 
-SCHEMA = latency_schema()
 FRAME = np.zeros((50, 70, 3), np.uint8)
 
 
@@ -54,7 +53,7 @@ def reports(checkpoint_path, bundle_path, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["plain", "baseline", "workers", "cpu_time"])
 def test_the_report_is_what_the_schema_says(reports, name):
-    assert list(problems(reports[name], SCHEMA)) == []
+    assert problems(reports[name], "latency") == []
 
 
 def test_the_schema_knows_every_key_and_refuses_others(reports):
@@ -66,7 +65,7 @@ def test_the_schema_knows_every_key_and_refuses_others(reports):
         reports["plain"] | {"model": reports["plain"]["model"] | {"precision": "fp8"}},
         reports["plain"] | {"workers": {"count": 1}},
     ]
-    assert all(list(problems(report, SCHEMA)) for report in wrong)
+    assert all(problems(report, "latency") for report in wrong)
 
 
 def test_the_model_and_what_was_asked_for_are_in_the_report(reports, bundle_path, checkpoint_path):
@@ -237,7 +236,7 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path,
     interrupting(monkeypatch, 6)
     assert latency(bundle_path, "--batch", "1,2", "--workers", 2, "--json", tmp_path / "a.json") == 130
     report = json.loads((tmp_path / "a.json").read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "latency") == []
     assert report["partial"] is True
     assert [(result["batch"], result["calls"]) for result in report["results"]] == [(1, 1)]
     assert report["workers"] is None

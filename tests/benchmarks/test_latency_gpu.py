@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from cases.report_schema import problems
 from doubles.checked import Checked
-from json_schema import latency_schema, problems
 
 from cornernet_bench.cli import main
 from cornernet_bench.latency_report import LatencyRequest
@@ -29,7 +29,7 @@ def test_an_engine_is_timed_by_the_gpu_and_from_end_to_end_apart(engine, tmp_pat
     arguments = ["--iterations", "2", "--warm-up", "1", "--frame", "60x90", "--batch", "1,2"]
     assert main(["latency", str(engine), *arguments, "--json", str(tmp_path / "a.json")]) == 0
     report = json.loads((tmp_path / "a.json").read_text())
-    assert list(problems(report, latency_schema())) == []
+    assert problems(report, "latency") == []
     assert report["model"]["backend"] == "tensorrt"
     for result in report["results"]:
         measured = result["model"]

@@ -9,7 +9,7 @@ from importlib import util
 import pytest
 from host import plugin_host
 
-from cornernet_bench import checkout_tests, kernels, selftest_layers
+from cornernet_bench import kernels, selftest_layers
 from cornernet_bench.checkout_tests import run_tests
 from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_calls import CUDA_USES
@@ -27,9 +27,9 @@ def notes(tmp_path):
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """An installation: no checkout around it, so no tests."""
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+def installed(tmp_path):
+    """What to do in an installation: no checkout around it, so no tests."""
+    return Request(checkout=str(tmp_path))
 
 
 @pytest.fixture
@@ -40,14 +40,12 @@ def run(tmp_path, monkeypatch):
         folder = tmp_path / "planted"
         folder.mkdir()
         code = f"""
-            from pathlib import Path
             from cornernet_bench import kernels, kernels_cases, pooling_library, selftest_layers
-            kernels.ROOT = Path({str(folder)!r})
             {change}
             """
         (folder / "sitecustomize.py").write_text(textwrap.dedent(code), encoding="utf-8")
         monkeypatch.syspath_prepend(folder)
-        return run_layer(layer, Request(), limit_s, lambda _line: None)[0]
+        return run_layer(layer, Request(checkout=str(folder)), limit_s, lambda _line: None)[0]
 
     return run
 
@@ -80,31 +78,27 @@ def compiled(folder, code):
 # L1 and L2.
 
 
-def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, monkeypatch, notes):
+def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, notes):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
     (folder / "test_one.py").write_text("def test_sound(): pass\n")
-    assert find("L1", Request(), notes).state == "passed"
+    assert find("L1", Request(checkout=str(tmp_path)), notes).state == "passed"
     (folder / "test_two.py").write_text("def test_broken(): assert 2 == 3\n")
-    found = find("L1", Request(), notes)
+    found = find("L1", Request(checkout=str(tmp_path)), notes)
     assert found.state == "failed"
     assert "1 failed, 1 passed" in found.said
     assert "test_two.py::test_broken" in found.said
     assert "assert 2 == 3" in found.output
 
 
-def test_tests_that_skip_themselves_leave_a_layer_partly_proven_and_other_layers_tests_go_unmentioned(
-    tmp_path, monkeypatch, notes
-):
+def test_tests_that_skip_themselves_leave_a_layer_partly_proven_and_other_layers_tests_go_unmentioned(tmp_path, notes):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
     (folder / "test_one.py").write_text(
         "import pytest\ndef test_sound(): pass\ndef test_nvcc(): pass\n"
         "@pytest.mark.parametrize('n', range(3))\ndef test_other(n): pytest.skip('g++ is not installed')\n"
     )
-    found = find("L1", Request(), notes)
+    found = find("L1", Request(checkout=str(tmp_path)), notes)
     assert found.state == "partly"
     assert re.fullmatch(r"1 passed, 3 skipped in [\d.]+s \(g\+\+ is not installed\)", found.said)
 
@@ -118,17 +112,15 @@ def test_a_failed_test_is_named_in_full(tmp_path):
     assert tested.said.endswith("s: test_one.py::test_it[stream's wait]")
 
 
-def test_how_many_tests_are_done_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkout_tests, "TELL_SECONDS", 0)
+def test_how_many_tests_are_done_is_told(tmp_path):
     (tmp_path / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
     said = []
-    assert run_tests(tmp_path, ["test_one.py"], say=said.append).state == "passed"
+    assert run_tests(tmp_path, ["test_one.py"], say=said.append, tell_s=0).state == "passed"
     assert said == ["1 of 2 tests", "2 of 2 tests"]
 
 
-@pytest.mark.usefixtures("installed")
-def test_l1_of_an_installation_is_skipped(notes):
-    found = find("L1", Request(), notes)
+def test_l1_of_an_installation_is_skipped(installed, notes):
+    found = find("L1", installed, notes)
     assert (found.state, found.said) == ("skipped", "the tests are not here: run it from a checkout")
 
 
@@ -214,73 +206,67 @@ def test_l3_outlives_a_library_that_crashes_or_has_no_plugins(tmp_path, monkeypa
     assert found.figures["plugin"]["path"] == str(library)
 
 
-@pytest.mark.usefixtures("installed", "tensorrt")  # which lets no library be found
-def test_l3_without_a_library_is_skipped_and_says_where_it_looked(notes):
-    found = find("L3", Request(), notes)
+@pytest.mark.usefixtures("tensorrt")  # which lets no library be found
+def test_l3_without_a_library_is_skipped_and_says_where_it_looked(installed, notes):
+    found = find("L3", installed, notes)
     assert found.state == "skipped"
     assert "no plugin found; looked at" in found.said
     assert NO_TESTS in found.said
 
 
 @pytest.mark.usefixtures("tensorrt")
-def test_l3_without_a_library_is_partly_proven_by_its_tests(tmp_path, monkeypatch, notes):
+def test_l3_without_a_library_is_partly_proven_by_its_tests(tmp_path, notes):
     (tmp_path / "tests" / "plugins").mkdir(parents=True)
     (tmp_path / "tests" / "plugins" / "test_plugin_library.py").write_text("def test_sound(): pass\n")
-    monkeypatch.setattr(kernels, "ROOT", tmp_path)
-    found = find("L3", Request(), notes)
+    found = find("L3", Request(checkout=str(tmp_path)), notes)
     assert found.state == "partly"
     assert found.said.startswith("tests: 1 passed in ")
     assert "; skipped: no plugin found; looked at" in found.said
 
 
-@pytest.mark.usefixtures("installed")
-def test_l3_tells_a_variable_that_names_no_file(monkeypatch, notes):
+def test_l3_tells_a_variable_that_names_no_file(installed, monkeypatch, notes):
     monkeypatch.setenv(PLUGIN_VARIABLE, "nowhere.so")
-    found = find("L3", Request(), notes)
+    found = find("L3", installed, notes)
     assert (found.state, "names no file: nowhere.so" in found.said) == ("failed", True)
 
 
 # L4.
 
 
-@pytest.mark.usefixtures("installed")
-def test_l4_holds_the_installed_cuda_core_against_the_calls(notes):
+def test_l4_holds_the_installed_cuda_core_against_the_calls(installed, notes):
     pytest.importorskip("cuda.core")
-    found = find("L4", Request(), notes)
+    found = find("L4", installed, notes)
     assert found.state == "partly"
     assert f"has all {len(CUDA_USES)} that are used" in found.said
     assert "skipped: TensorRT is not installed: pip install tensorrt" in found.said
 
 
-@pytest.mark.usefixtures("installed")
-def test_l4_tells_what_an_installed_version_lacks(monkeypatch, notes):
+def test_l4_tells_what_an_installed_version_lacks(installed, monkeypatch, notes):
     pytest.importorskip("cuda.core")
     uses = (*CUDA_USES, "Stream.fly(1)", "Buffer.copy_from(2)", "Graph.wings", *(f"Graph.wing{n}" for n in range(4)))
     monkeypatch.setattr(selftest_layers, "CUDA_USES", uses)
-    found = find("L4", Request(), notes)
+    found = find("L4", installed, notes)
     assert found.state == "failed"
     assert f"lacks 7 of {len(uses)}: Stream.fly(1) is not there; Buffer.copy_from(2): takes " in found.said
     assert "Graph.wing1 is not there and 2 more" in found.said
     assert len(found.figures["lacking"]) == 7
 
 
-@pytest.mark.usefixtures("installed")
-def test_l4_with_neither_is_skipped(monkeypatch, notes):
+def test_l4_with_neither_is_skipped(installed, monkeypatch, notes):
     def missing():
         raise ImportError("No module named 'cuda'")
 
     monkeypatch.setattr(selftest_layers, "cuda_surface", missing)
-    found = find("L4", Request(), notes)
+    found = find("L4", installed, notes)
     assert found.state == "skipped"
     assert "cuda.core is not installed (No module named 'cuda')" in found.said
 
 
-@pytest.mark.usefixtures("installed")
-def test_l4_tells_a_tensorrt_that_does_not_load_and_looks_at_the_rest(tmp_path, monkeypatch, notes):
+def test_l4_tells_a_tensorrt_that_does_not_load_and_looks_at_the_rest(installed, tmp_path, monkeypatch, notes):
     pytest.importorskip("cuda.core")
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.11: cannot open shared object file')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = find("L4", Request(), notes)
+    found = find("L4", installed, notes)
     assert found.state == "failed"
     assert "TensorRT does not load (libnvinfer.so.11: cannot open shared object file)" in found.said
     assert f"has all {len(CUDA_USES)}" in found.said

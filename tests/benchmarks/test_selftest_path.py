@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
 from cases.small import SMALL, SMALL_SPEC
+from places import SHIPPED
 
 from cornernet_bench import cli, kernels, selftest_path, selftest_run
 from cornernet_bench.selftest import Request
@@ -127,7 +128,7 @@ def test_scenes_of_other_classes_give_no_ap_and_without_detections_prove_nothing
     assert found.figures["ap_skipped"] == "the drawn scenes are of other classes than the model's"
 
 
-@pytest.mark.skipif(not selftest_path.SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
+@pytest.mark.skipif(not SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
 @pytest.mark.usefixtures("gpus")
 def test_no_detection_on_scenes_of_the_models_classes_is_a_failure(notes, monkeypatch):
     monkeypatch.setattr(selftest_run, "compare_detections", _nothing)
@@ -143,9 +144,8 @@ def _nothing(expected, found, *rest):
 
 
 @pytest.mark.usefixtures("gpus")
-def test_without_a_model_it_is_skipped(notes, monkeypatch, tmp_path):
-    monkeypatch.setattr(selftest_path, "SHIPPED", tmp_path / "nowhere.safetensors")
-    found = find("L6", Request(), notes)
+def test_without_a_model_it_is_skipped(notes, tmp_path):
+    found = find("L6", Request(checkout=str(tmp_path)), notes)
     assert found.state == "skipped"
     assert "the shipped one is part of a checkout only; name one with --model" in found.said
 
@@ -199,7 +199,7 @@ def test_memory_that_grows_is_a_failure(whole_bundle, images, notes, monkeypatch
     assert found.figures["host_memory_after_mib"] == 120.5
 
 
-@pytest.mark.skipif(not selftest_path.SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
+@pytest.mark.skipif(not SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
 @pytest.mark.skipif(kernels._why_no_gpu() is None, reason="there is a GPU here")
 def test_the_command_runs_the_shipped_model_on_scenes_with_ap(tmp_path, monkeypatch):
     monkeypatch.delenv(kernels.REQUIRE_GPU, raising=False)

@@ -1,4 +1,4 @@
-"""``cornernet-bench stream``: what is measured, what is compared, and what is said and written of it."""
+"""``cornernet-bench stream``: what is measured, what is compared, and what is written of it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,24 @@ import json
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from cases.video_clips import moving_shapes, write_clip
-from json_schema import problems, stream_schema
-from servers.interrupts import interrupting
+from cases.report_schema import problems
+from cases.stream_bench import stream
+from cases.video_clips import moving_shapes
 
-from cornernet_bench import stream as stream_module
 from cornernet_bench import stream_soak
-from cornernet_bench.cli import main
-from cornernet_bench.stream import doubts, hold, measure
+from cornernet_bench.stream import hold
 from cornernet_bench.stream_report import StreamRequest
 from cornernet_bench.stream_sources import SourcesWork
 from cornernet_bench.stream_throughput import same_detections
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.errors import CornerNetError, OutputError, VideoError
+from cornernet_runtime.errors import VideoError
 
-SCHEMA = stream_schema()
 SMALL = ("--clip", "6", "--frame", "96x128")
 ONLY_THROUGHPUT = ("--rounds", "2", "--frames", "0")
 ONLY_SOAK = ("--rounds", "0")
-
-
-def stream(model, *more):
-    return main(["stream", str(model), *map(str, more)])
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", moving_shapes(9))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +58,7 @@ def reports(written):
 
 def test_every_report_is_what_the_schema_says(reports):
     for name, report in reports.items():
-        assert list(problems(report, SCHEMA)) == [], name
+        assert problems(report, "stream") == [], name
 
 
 def test_the_schema_knows_every_key_and_refuses_others(reports):
@@ -85,7 +72,7 @@ def test_the_schema_knows_every_key_and_refuses_others(reports):
         whole | {"live": whole["live"] | {"in_order": 1}},
         whole | {"sources": {}},
     ]
-    assert all(list(problems(report, SCHEMA)) for report in wrong)
+    assert all(problems(report, "stream") for report in wrong)
 
 
 def test_parts_are_those_that_were_asked_for(written, bundle_path, clip):
@@ -327,180 +314,3 @@ def test_tables_name_parts_stages_and_figures(bundle_path, clip, capfd, monkeypa
     firsts = [line.split()[0] for line in lines]
     for name in ("reading", "preprocess", "network", "decode", "soft-NMS", "other", "drawing,", "stream", "threads"):
         assert firsts.count(name) == (2 if name == "preprocess" else 1), name  # "preprocess to boxes"
-
-
-# Interrupts.
-
-
-def test_an_interrupt_in_the_throughput_keeps_complete_rounds_and_the_parts_before(
-    bundle_path, clip, tmp_path, capfd, monkeypatch
-):
-    # Two calls to open, one to soak with and one before it, nine of the loop and one alone to warm up, three times nine
-    # of each round: the next is in the second round.
-    interrupting(monkeypatch, 2 + 2 + 10 + 27 + 3)
-    flags = ("--rounds", 3, "--frames", 1, "--workers", 1)
-    assert stream(bundle_path, clip, *flags, "--json", tmp_path / "a.json") == 130
-    report = json.loads((tmp_path / "a.json").read_text())
-    assert list(problems(report, SCHEMA)) == []
-    assert report["partial"] is True
-    assert report["throughput"]["rounds"] == 1
-    assert report["throughput"]["loop"]["wall"]["count"] == 1
-    assert report["soak"]["frames"] == 1
-    assert "interrupted: these are partial results" in capfd.readouterr().out
-
-
-def test_an_interrupt_in_the_soak_keeps_its_tenths(bundle_path, monkeypatch):
-    writes, write = [], stream_soak.VideoWriter.write
-
-    def interrupted(self, result):
-        write(self, result)
-        writes.append(result.index)
-        if len(writes) == 40 + 20:  # to draw and to warm up, then of the soak
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(stream_soak, "CLIP_FRAMES", 10)
-    monkeypatch.setattr(stream_soak, "WARM_UP", 24)
-    monkeypatch.setattr(stream_soak.VideoWriter, "write", interrupted)
-    report = measure(StreamRequest(bundle_path, soak_frames=50, clip_frames=6, frame_size=(96, 128), live_fps=10.0))
-    assert report.partial
-    assert report.soak.asked == 50
-    assert report.soak.frames == 19
-    assert len(report.soak.memory_mib) == 3
-    assert report.soak.after.descriptors == report.soak.before.descriptors
-    assert report.live is report.throughput is None
-
-
-def test_an_interrupt_before_anything_was_measured_ends_without_a_report(bundle_path, clip, tmp_path, monkeypatch):
-    interrupting(monkeypatch, 4)
-    assert stream(bundle_path, clip, "--frames", 0, "--json", tmp_path / "a.json") == 130
-    assert not (tmp_path / "a.json").exists()
-
-
-def test_an_interrupt_among_the_sources_keeps_complete_rounds(bundle_path, clip):
-    def interrupt(what, number, _):
-        if what.startswith("2 sources") and number == 1:
-            raise KeyboardInterrupt
-
-    flags = {"rounds": 2, "soak_frames": 0, "sources": 2, "source_frames": 2, "workers": 1}
-    report = measure(StreamRequest(bundle_path, clip, **flags), interrupt)
-    assert report.partial
-    assert report.sources.rounds == report.sources.one.wall.count == 1
-    assert report.sources.given == {"source 1": 2, "source 2": 2}
-    assert report.throughput is None
-
-
-def test_an_error_keeps_the_parts_before_it(bundle_path, clip, tmp_path, monkeypatch):
-    def full(*_):
-        raise OutputError("cannot write a.mp4: No space left on device")
-
-    monkeypatch.setattr("cornernet_bench.stream_throughput.VideoWriter", full)
-    flags = ("--rounds", 1, "--frames", 0, "--live", 200, "--live-frames", 3)
-    assert stream(bundle_path, clip, *flags, "--json", tmp_path / "a.json") == 1
-    report = json.loads((tmp_path / "a.json").read_text())
-    assert report["live"]["made"] == 3
-    assert report["throughput"] is None
-    assert report["failures"] == ["not measured to the end: cannot write a.mp4: No space left on device"]
-    assert stream(bundle_path, clip, "--rounds", 1, "--frames", 0, "--json", tmp_path / "b.json") == 1
-    assert not (tmp_path / "b.json").exists()
-
-
-# What makes figures doubtful.
-
-
-def test_doubts_name_a_busy_machine(bundle_path, clip):
-    report = measure(StreamRequest(bundle_path, clip, rounds=1, soak_frames=0, live_fps=100.0, live_frames=5))
-    quiet = replace(report.machine, load_average=0.0)
-    calm = replace(report.throughput.loop.wall, spread_percent=3.0)
-    network = report.throughput.stages["network"]
-    steady = replace(
-        report.throughput,
-        loop=replace(report.throughput.loop, wall=calm),
-        stream=replace(report.throughput.stream, wall=calm),
-        stages={"network": replace(network, wall=network.cpu)},
-    )
-    on_time = replace(report.live, late=replace(report.live.late, p99_ms=4.9))
-    assert list(doubts(steady, on_time, quiet)) == []
-    (busy,) = doubts(steady, None, replace(quiet, load_average=7.0, cores=2))
-    assert busy.startswith("7.0 processes ran in the minute before, on 2 cores")
-    wide = replace(steady.stream, wall=replace(calm, spread_percent=33.0))
-    assert [line[:40] for line in doubts(replace(steady, stream=wide), None, quiet)] == [
-        "times of the stream spread by 33 % of th"
-    ]
-    waited = {"network": replace(network, wall=replace(network.wall, p50_ms=2.0 * network.cpu.p50_ms))}
-    (line,) = doubts(replace(steady, stages=waited), None, quiet)
-    assert line.startswith("the network's one thread had a core for 50% of its time")
-    late = replace(on_time, late=replace(on_time.late, p99_ms=5.1))
-    (line,) = doubts(None, late, quiet)
-    assert line.startswith("the live source itself was up to 5 ms late (p99)")
-
-
-# Bad input.
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (("--live", "0"), "expected 1 to 1000 frames a second, got '0'"),
-        (("--live", "fast"), "expected 1 to 1000 frames a second, got 'fast'"),
-        (("--frames", "-1"), "expected a whole number of 1 to 1000000, got '-1'"),
-        (("--frame", "8x128"), "expected sides of 16 to 4320, such as 720x1280, got '8x128'"),
-        (("--sources", "1"), "expected 2 to 256 sources, got '1'"),
-        (("--clip", "0"), "expected a whole number of 1 to 1000000, got '0'"),
-    ],
-)
-def test_options_that_are_none_are_named(bundle_path, flags, said, capfd):
-    with pytest.raises(SystemExit) as caught:
-        stream(bundle_path, *flags)
-    assert caught.value.code == 2
-    assert said in capfd.readouterr().err
-
-
-def test_a_video_that_is_not_there_or_none_is_named_in_a_line(bundle_path, tmp_path, capfd):
-    for path, said in (
-        (tmp_path / "no.mp4", "no such file or directory; give a video file"),
-        (Path(__file__), "no video that FFmpeg can read, or cut short; give a video file"),
-    ):
-        assert stream(bundle_path, path) == 1
-        assert capfd.readouterr().err == f"error: {path}: {said}\n"
-
-
-def test_nothing_to_measure_is_no_interrupt(bundle_path, capfd):
-    assert stream(bundle_path, "--rounds", 0, "--frames", 0) == 1
-    said = "error: expected something to measure, got --rounds 0 --frames 0; add --live FPS or --sources N\n"
-    assert capfd.readouterr().err == said
-
-
-def test_a_missing_pyav_is_named_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=r"^videos need PyAV, which is not installed; pip install "):
-        measure(StreamRequest(tmp_path / "no model is opened"))
-
-
-def test_folders_that_cannot_be_written_are_named_before_any_work(tmp_path, capfd):
-    folder = tmp_path / "none"
-    with pytest.raises(OutputError, match=rf"^cannot write in {folder}: No such file or directory; name another --fo"):
-        measure(StreamRequest(tmp_path / "no model is opened", folder=folder))
-    assert stream(tmp_path, "--json", folder / "a.json") == 1
-    assert "there is no folder" in capfd.readouterr().err
-
-
-def test_a_system_that_tells_nothing_of_processes_is_named(bundle_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_soak, "PROCESS", tmp_path)
-    with pytest.raises(CornerNetError, match=r"the soak reads /proc/self/task, .*; add --frames 0"):
-        measure(StreamRequest(bundle_path))
-
-
-def test_clips_go_into_the_folder_and_are_removed(bundle_path, tmp_path, monkeypatch):
-    seen, draw = [], stream_module.draw_clip
-    monkeypatch.setattr(stream_module, "draw_clip", lambda path, *rest: seen.append(path) or draw(path, *rest))
-    measure(StreamRequest(bundle_path, clip_frames=2, frame_size=(96, 128), rounds=1, soak_frames=0, folder=tmp_path))
-    assert [path.parent.parent for path in seen] == [tmp_path]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_more_frames_are_held_than_memory_is_set_aside_for(clip, monkeypatch):
-    assert len(hold(clip, 5)) == 5
-    monkeypatch.setattr(stream_module, "HELD_BYTES", 3 * 126 * 190 * 3 + 1)
-    assert [frame.index for frame in hold(clip, 5)] == [0, 1, 2]
-    monkeypatch.setattr(stream_module, "HELD_BYTES", 1)
-    assert len(hold(clip, 5)) == 1

@@ -1,4 +1,4 @@
-"""A network that says what a test wants, cornernet-detect, and an account for which file permissions hold."""
+"""A network that says what a test wants, cornernet-detect, engines, and an account for which file permissions hold."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pytest
 from cases.small import SMALL_SPEC
 from onnx import TensorProto, helper, numpy_helper
 
+from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps
 from cornernet_runtime.cli.detect import main
+from cornernet_runtime.errors import CornerNetWarning
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import spec_to_text
 
@@ -135,3 +137,29 @@ def detect(bundle_path, capsys):
         return status, output, errors
 
     return run
+
+
+@pytest.fixture
+def engine(tensorrt, bundle, plugin_library, monkeypatch):
+    """A bundle with an engine of one size that uses the plugin, in a process that has not read it yet."""
+    monkeypatch.setenv("CORNERNET_PLUGIN", str(plugin_library))
+    add_engine(EngineRequest(bundle))
+    return fresh(tensorrt, bundle)
+
+
+@pytest.fixture
+def batches(tensorrt, batch_bundle_path, tmp_path):
+    """A bundle with an engine of two sizes and batches of 2 to 4, without the plugin."""
+    folder = shutil.copytree(batch_bundle_path, tmp_path / "batches")
+    with pytest.warns(CornerNetWarning, match="corner pooling is built from standard operators"):
+        add_engine(EngineRequest(folder))
+    return fresh(tensorrt, folder)
+
+
+def fresh(tensorrt, folder):
+    """Forget what the build registered, called and launched."""
+    tensorrt.registered.clear()
+    tensorrt.surface.calls.clear()
+    tensorrt.gpu.surface.calls.clear()
+    tensorrt.gpu.launches = 0
+    return folder

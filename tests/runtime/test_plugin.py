@@ -13,19 +13,18 @@ def test_library_named_in_the_environment_goes_before_the_packaged_one_and_that_
     monkeypatch, tmp_path
 ):
     built, packaged, named = tmp_path / "built.so", tmp_path / "packaged.so", tmp_path / "named.so"
-    monkeypatch.setattr(plugin, "BUILT_PLUGIN", built)
-    monkeypatch.setattr(plugin, "PACKAGED_PLUGIN", packaged)
+    places = packaged, built
     monkeypatch.delenv(PLUGIN_VARIABLE, raising=False)
-    assert find_plugin() is None
+    assert find_plugin(places) is None
     built.touch()
-    assert find_plugin() == built
+    assert find_plugin(places) == built
     packaged.touch()
-    assert find_plugin() == packaged
+    assert find_plugin(places) == packaged
     monkeypatch.setenv(PLUGIN_VARIABLE, str(named))
     with pytest.raises(PluginError, match=r"CORNERNET_PLUGIN names no file: .*named\.so"):
-        find_plugin()
+        find_plugin(places)
     named.touch()
-    assert find_plugin() == named
+    assert find_plugin(places) == named
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "1.2.0rc1", "2.0+local"])

@@ -24,15 +24,6 @@ from cornernet_train.state import load_state
 SHORT = replace(TINY, steps=1, augmentation=ORIGINAL_AUGMENTATION)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture
 def short_recipe(monkeypatch):
     monkeypatch.setitem(RECIPES, "cornernet-tiny", SHORT)

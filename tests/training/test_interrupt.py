@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
-import torch
-from cases.tiny_training import TINY, Rectangles, coco_folder
+from cases.tiny_training import TINY, Hooked, Rectangles, Stop, coco_folder, stop
 from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_train import loop
@@ -20,43 +22,31 @@ from cornernet_train.log import Reporter
 from cornernet_train.loop import FitRequest, fit
 from cornernet_train.state import load_state
 
-RECIPE = replace(TINY, steps=6, ema_decay=0.9)
+RECIPE = replace(TINY, steps=6, ema_decay=0.9, save_every=2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-def trained(output, *, recipe=RECIPE, **request):
-    return fit(FitRequest(recipe, output, workers=0, **request), Rectangles())
+def trained(output, *, recipe=RECIPE, hooks=None, **request):
+    """Train in this process; ``hooks`` are called as steps begin."""
+    return fit(FitRequest(recipe, output, workers=0, **request), Hooked(Rectangles(), hooks or {}))
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("straight")).read_bytes()
+def trainings(tmp_path_factory):
+    """The weights of a training that ran straight on, and what its folder held after the second step."""
+    folder = tmp_path_factory.mktemp("trainings")
+    straight, begun = folder / "straight", folder / "begun"
+    return trained(straight, hooks={3: lambda: shutil.copytree(straight, begun)}).read_bytes(), begun
+
+
+@pytest.fixture(scope="module")
+def straight(trainings):
+    return trainings[0]
 
 
 @pytest.fixture
-def at_step(monkeypatch):
-    """Return a function that has something done within a step, before its gradients."""
-
-    def plan(step, act):
-        calls, gradients = [], loop.gradients
-
-        def acting(*arguments):
-            calls.append(0)
-            if len(calls) == step:
-                act()
-            return gradients(*arguments)
-
-        monkeypatch.setattr(loop, "gradients", acting)
-
-    return plan
+def begun(trainings, tmp_path):
+    """A training of which two steps were done."""
+    return shutil.copytree(trainings[1], tmp_path / "begun")
 
 
 def interrupt():
@@ -71,50 +61,44 @@ def interrupt_twice():
 # Interrupts.
 
 
-def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_bytes(
-    straight, at_step, tmp_path, capsys
-):
-    at_step(3, interrupt)
+def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_bytes(straight, begun, capsys):
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path)
-    assert load_state(tmp_path / "state.pt").step == 3
+        trained(begun, hooks={1: interrupt}, resume=True)
+    assert load_state(begun / "state.pt").step == 3
     assert "stopped at step 3 of 6, which is saved; --resume goes on from there\n" in capsys.readouterr().err
-    assert trained(tmp_path, resume=True).read_bytes() == straight
+    assert trained(begun, resume=True).read_bytes() == straight
 
 
-def test_a_second_interrupt_does_not_wait_for_the_step(straight, at_step, tmp_path):
-    at_step(4, interrupt_twice)
+def test_a_second_interrupt_does_not_wait_for_the_step(straight, begun):
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, recipe=replace(RECIPE, save_every=2))
-    assert load_state(tmp_path / "state.pt").step == 2
-    assert trained(tmp_path, recipe=replace(RECIPE, save_every=2), resume=True).read_bytes() == straight
+        trained(begun, hooks={2: interrupt_twice}, resume=True)
+    assert load_state(begun / "state.pt").step == 2
+    assert trained(begun, resume=True).read_bytes() == straight
 
 
-def test_an_interrupt_after_the_save_of_a_step_is_heard_at_the_next(monkeypatch, tmp_path, capsys):
+def test_an_interrupt_after_the_save_of_a_step_is_heard_at_the_next(begun, monkeypatch, capsys):
     shown = Reporter.step
 
     def step(self, number, *given, **more):
-        if number == 2:
+        if number == 4:
             interrupt()
         shown(self, number, *given, **more)
 
     monkeypatch.setattr(Reporter, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path)
-    assert load_state(tmp_path / "state.pt").step == 3
-    assert "stopped at step 3 of 6, which is saved" in capsys.readouterr().err
+        trained(begun, resume=True)
+    assert load_state(begun / "state.pt").step == 5
+    assert "stopped at step 5 of 6, which is saved" in capsys.readouterr().err
 
 
-def test_an_interrupt_in_the_last_step_changes_nothing(straight, at_step, tmp_path):
-    at_step(6, interrupt)
-    assert trained(tmp_path).read_bytes() == straight
+def test_an_interrupt_in_the_last_step_changes_nothing(straight, begun):
+    assert trained(begun, hooks={4: interrupt}, resume=True).read_bytes() == straight
 
 
-def test_interrupts_are_as_before_when_training_has_ended(at_step, tmp_path):
+def test_interrupts_are_as_before_when_training_has_ended(begun):
     before = signal.getsignal(signal.SIGINT)
-    at_step(1, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path)
+        trained(begun, hooks={1: interrupt}, resume=True)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -156,8 +140,8 @@ class Killed(Exception):  # noqa: N818 - it is no error
     """Stands for a kill."""
 
 
-def validated(output, points, *, killed_at=None, resume=False):
-    """Train with a validation every second step, whose AP is the next of ``points``.
+def validated(output, points, *, killed_at=None, hooks=None, resume=False):
+    """Train with a validation every second step, whose AP is the next of ``points``; ``hooks`` as for ``trained``.
 
     ``killed_at`` ends the program instead of writing the checkpoint file of that number.
     """
@@ -172,10 +156,11 @@ def validated(output, points, *, killed_at=None, resume=False):
     data = output.parent / "validation"
     if not data.exists():
         coco_folder(data)
+    recipe = replace(RECIPE, validate_every=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", killing)
         patch.setattr(loop, "validation_ap", lambda *_: next(points))
-        return trained(output, recipe=replace(RECIPE, validate_every=2), validation=data, resume=resume)
+        return trained(output, recipe=recipe, validation=data, hooks=hooks, resume=resume)
 
 
 # The second is the best, so the end writes the last weights but not the best.
@@ -183,21 +168,27 @@ POINTS = [30.0, 50.0, 40.0]
 
 
 @pytest.fixture(scope="module")
-def straight_best(tmp_path_factory):
-    output = tmp_path_factory.mktemp("validated") / "straight"
-    validated(output, POINTS)
-    return output
+def whole(tmp_path_factory):
+    """Folder of a training that nothing killed, by how many steps were done."""
+    folder = tmp_path_factory.mktemp("validated")
+    output = folder / "6"
+    validated(output, POINTS, hooks={step + 1: partial(shutil.copytree, output, folder / str(step)) for step in (2, 4)})
+    return {step: folder / str(step) for step in (2, 4, 6)}
 
 
-@pytest.mark.parametrize(("file", "step"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 6)])
-def test_weights_that_a_kill_missed_after_the_state_are_written_on_resuming(straight_best, tmp_path, file, step):
+# A resumed training writes both files of its state before it goes on.
+@pytest.mark.parametrize(("begun", "file", "step"), [(0, 1, 2), (0, 2, 2), (2, 3, 4), (2, 4, 4), (4, 3, 6)])
+def test_weights_that_a_kill_missed_after_the_state_are_written_on_resuming(whole, tmp_path, begun, file, step):
     output = tmp_path / "killed"
+    if begun:
+        shutil.copytree(whole[begun], output)
     with pytest.raises(Killed):
-        validated(output, POINTS, killed_at=file)
+        validated(output, POINTS[begun // 2 :], killed_at=file, resume=begun > 0)
     assert load_state(output / "state.pt").step == step
-    validated(output, POINTS[step // 2 :], resume=True)
+    with contextlib.suppress(Stop):  # the last step leaves nothing to stop
+        validated(output, [], hooks={1: stop}, resume=True)
     for name in ("last.safetensors", "best.safetensors"):
-        assert (output / name).read_bytes() == (straight_best / name).read_bytes(), name
+        assert (output / name).read_bytes() == (whole[step] / name).read_bytes(), name
 
 
 def test_a_kill_between_the_first_state_and_its_weights_resumes_with_the_stored_recipe(tmp_path, monkeypatch):

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from cornernet_runtime.errors import OutputError
-from cornernet_train import log
-from cornernet_train.log import Reporter, TrainingLog, plot_log
+from cornernet_train.log import COLUMNS, Reporter, TrainingLog, plot_log
 from cornernet_train.losses import Losses
 
 
@@ -27,14 +26,8 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def short_rows(monkeypatch):
-    monkeypatch.setattr(log, "LOG_EVERY", 4)
-
-
-@pytest.mark.usefixtures("short_rows")
 def test_a_row_is_the_mean_since_the_last(tmp_path):
-    training = TrainingLog(tmp_path / "log.csv")
+    training = TrainingLog(tmp_path / "log.csv", every=4)
     made = [training.add(step, losses(float(step)), 0.5, last=step == 6) for step in range(1, 7)]
     assert made == [False, False, False, True, False, True]
     found = rows(tmp_path / "log.csv")
@@ -44,9 +37,8 @@ def test_a_row_is_the_mean_since_the_last(tmp_path):
     assert {row["learning_rate"] for row in found} == {"0.5"}
 
 
-@pytest.mark.usefixtures("short_rows")
 def test_ap_stands_beside_the_row_of_its_step(tmp_path):
-    training = TrainingLog(tmp_path / "log.csv")
+    training = TrainingLog(tmp_path / "log.csv", every=4)
     training.add(1, losses(1.0), 0.5, last=True)
     training.add_ap(61.2345)
     training.add(2, losses(2.0), 0.5, last=True)
@@ -54,15 +46,14 @@ def test_ap_stands_beside_the_row_of_its_step(tmp_path):
     assert training.summary() == "detection 2.0000 pull 0.2000 push 0.4000 offset 0.6000 AP 61.23"
 
 
-@pytest.mark.usefixtures("short_rows")
 @pytest.mark.parametrize("stop", range(1, 11))
 def test_a_log_that_is_taken_up_anywhere_ends_as_if_it_had_never_been_put_down(tmp_path, stop):
-    straight, first = TrainingLog(tmp_path / "straight.csv"), TrainingLog(tmp_path / "log.csv")
+    straight, first = TrainingLog(tmp_path / "straight.csv", every=4), TrainingLog(tmp_path / "log.csv", every=4)
     for step in range(1, 11):
         straight.add(step, losses(float(step)), 0.5, last=step == 10)
         if step <= stop:
             first.add(step, losses(float(step)), 0.5, last=step == 10)
-    second = TrainingLog(tmp_path / "log.csv", first.state())
+    second = TrainingLog(tmp_path / "log.csv", first.state(), every=4)
     for step in range(stop + 1, 11):
         second.add(step, losses(float(step)), 0.5, last=step == 10)
     assert (tmp_path / "log.csv").read_text() == (tmp_path / "straight.csv").read_text()
@@ -100,7 +91,7 @@ def test_the_plot_is_a_picture_with_a_curve_for_each_loss_and_for_ap(tmp_path):
 
 
 def test_an_empty_log_is_plotted_too(tmp_path):
-    (tmp_path / "log.csv").write_text(",".join(log.COLUMNS) + "\n")
+    (tmp_path / "log.csv").write_text(",".join(COLUMNS) + "\n")
     plot_log(tmp_path / "log.csv", tmp_path / "log.png")
     assert cv2.imread(str(tmp_path / "log.png")) is not None
 

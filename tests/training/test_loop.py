@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from cases.tiny_training import TINY, Rectangles
+from cases.tiny_training import TINY, Hooked, Rectangles
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import CornerNet, preset
@@ -18,36 +20,41 @@ from cornernet_export.torch_backend import open_checkpoint
 from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
 from cornernet_runtime.records import from_json
 from cornernet_runtime.spec import ModelSpec
-from cornernet_train import log, loop
+from cornernet_train import loop
 from cornernet_train.data import Examples, batches, collate
 from cornernet_train.loop import FitRequest, fit
 from cornernet_train.recipe import Recipe
 from cornernet_train.state import load_state
 
 STEPS = TINY.steps
+BEGUN = 12  # steps after which trainings that may differ at their end only begin
 SHORT = replace(TINY, steps=1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One thread suffices here, and two would wait for each other on a busy machine. ``fit`` flushes denormals."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Two runs of one recipe, whose logs have a row for every step and for every five; and the first near its end."""
+    folder = tmp_path_factory.mktemp("trainings")
+    first, second, begun = folder / "first", folder / "second", folder / "begun"
+    pictures = Hooked(Rectangles(), {BEGUN: lambda: signal.raise_signal(signal.SIGINT)})
+    with pytest.raises(KeyboardInterrupt):  # after that step, which is saved
+        trained(first, pictures=pictures, workers=0, log_every=1)
+    shutil.copytree(first, begun)
+    trained(first, log_every=1, resume=True)
+    trained(second, log_every=5)
+    return first, second, begun
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs of one recipe, whose logs have a row for every step and for every five."""
-    folders = []
-    with pytest.MonkeyPatch.context() as patch:
-        for every in (1, 5):
-            patch.setattr(log, "LOG_EVERY", every)
-            folders.append(tmp_path_factory.mktemp("fit"))
-            trained(folders[-1])
-    return folders
+def runs(trainings):
+    """Two runs of one recipe: an interrupted one that logs every step, and a straight one that logs every five."""
+    return trainings[:2]
+
+
+@pytest.fixture
+def begun(trainings, tmp_path):
+    """A training of ``BEGUN`` steps."""
+    return shutil.copytree(trainings[2], tmp_path / "begun")
 
 
 def trained(folder, recipe=TINY, pictures=None, **request):
@@ -139,9 +146,8 @@ def test_the_loss_of_a_fixed_set_falls(runs):
     assert np.mean(totals[-3:]) < np.mean(totals[:3]) / 2
 
 
-def test_bfloat16_learns_too_and_otherwise(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(log, "LOG_EVERY", 5)
-    path = trained(tmp_path, replace(TINY, bfloat16=True))
+def test_bfloat16_learns_too_and_otherwise(runs, tmp_path):
+    path = trained(tmp_path, replace(TINY, bfloat16=True), log_every=5)
     detection = [row["detection"] for row in rows(tmp_path)]
     assert detection[-1] < detection[0] / 2
     assert {tensor.dtype for name, tensor in weights(path).items() if "num_batches" not in name} == {torch.float32}
@@ -197,8 +203,8 @@ def test_there_are_as_many_batches_as_steps_however_few_pictures():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_number_of_workers_does_not_matter(runs, tmp_path, workers):
-    assert same(weights(runs[0] / "last.safetensors"), weights(trained(tmp_path, workers=workers)))
+def test_the_number_of_workers_does_not_matter(runs, begun, workers):
+    assert same(weights(runs[0] / "last.safetensors"), weights(trained(begun, workers=workers, resume=True)))
 
 
 # Pictures that cannot be read.
@@ -245,11 +251,10 @@ def test_a_set_of_broken_pictures_is_an_error_that_names_one(tmp_path):
 
 
 def test_a_batch_of_broken_pictures_is_a_step_in_which_nothing_is_learned(tmp_path, monkeypatch):
-    monkeypatch.setattr(log, "LOG_EVERY", 1)
     # One picture a step: each of the three comes once, in whatever order, and the broken one learns nothing.
     learned, gradients = [], loop.gradients
     monkeypatch.setattr(loop, "gradients", lambda *given: learned.append(given[1].names) or gradients(*given))
-    trained(tmp_path, replace(TINY, steps=3, batch=1), Spoilt(3))
+    trained(tmp_path, replace(TINY, steps=3, batch=1), Spoilt(3), log_every=1)
     assert sorted(learned) == [("rectangle 0",), ("rectangle 1",)]
     state = load_state(tmp_path / "state.pt")
     assert (state.step, state.unreadable) == (3, 1)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from cases import tiny_training
-from cases.tiny_training import TINY, Rectangles, killable
+from cases.tiny_training import TINY, Hooked, Rectangles, Stop, killable, stop
 from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_export.checkpoint import load_checkpoint
@@ -39,55 +40,31 @@ RECIPE = replace(
 PICTURES = 5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-class Stop(Exception):  # noqa: N818 - it is no error
-    """Stands for whatever ends a program."""
-
-
-def trained(output, *, recipe=RECIPE, stop_at=None, **request):
-    """Train; with ``stop_at``, until that step has begun."""
-    with pytest.MonkeyPatch.context() as patch:
-        gradients, calls = loop.gradients, []
-
-        def stopping(*arguments):
-            calls.append(0)
-            if len(calls) == stop_at:
-                raise Stop
-            return gradients(*arguments)
-
-        patch.setattr(loop, "gradients", stopping)
-        return fit(FitRequest(recipe, output, **request), Rectangles(PICTURES))
+def trained(output, *, recipe=RECIPE, hooks=None, **request):
+    """Train; ``hooks`` are called as steps begin."""
+    pictures = Rectangles(PICTURES) if hooks is None else Hooked(Rectangles(PICTURES), hooks)
+    workers = 1 if hooks is None else 0
+    return fit(FitRequest(recipe, output, workers=workers, **request), pictures)
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    output = tmp_path_factory.mktemp("straight")
-    trained(output)
-    return output
+def folders(tmp_path_factory):
+    """A training that ran straight on, and what its folder held as the seventh step began."""
+    folder = tmp_path_factory.mktemp("trainings")
+    straight, stopped = folder / "straight", folder / "stopped"
+    trained(straight, hooks={7: lambda: shutil.copytree(straight, stopped)})
+    return straight, stopped
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """A folder whose training was stopped in its seventh step, after the save of the fourth."""
-    output = tmp_path_factory.mktemp("stopped")
-    with pytest.raises(Stop):
-        trained(output, stop_at=7)
-    return output
+def straight(folders):
+    return folders[0]
 
 
-def copied(folder, target):
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
+@pytest.fixture(scope="module")
+def stopped(folders):
+    """A folder whose training ended in its seventh step, after the save of the fourth."""
+    return folders[1]
 
 
 def equal(first, second):
@@ -110,7 +87,7 @@ def losses(folder):
 
 
 def test_a_stopped_and_resumed_training_ends_like_a_straight_one_bit_for_bit(straight, stopped, tmp_path):
-    output = copied(stopped, tmp_path / "resumed")
+    output = shutil.copytree(stopped, tmp_path / "resumed")
     assert load_state(output / "state.pt").step == 4
     trained(output, resume=True)
     first, second = (load_state(folder / "state.pt") for folder in (straight, output))
@@ -122,17 +99,17 @@ def test_a_stopped_and_resumed_training_ends_like_a_straight_one_bit_for_bit(str
 
 
 def test_a_training_may_be_stopped_again_and_again(straight, stopped, tmp_path):
-    output = copied(stopped, tmp_path / "resumed")
+    output = shutil.copytree(stopped, tmp_path / "resumed")
     for stop_at in (1, 2, 5):
         with pytest.raises(Stop):
-            trained(output, stop_at=stop_at, resume=True)
+            trained(output, hooks={stop_at: stop}, resume=True)
     trained(output, resume=True)
     assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
 
 
 def test_a_finished_training_is_resumed_without_a_step(straight, tmp_path):
-    output = copied(straight, tmp_path / "again")
-    assert trained(output, stop_at=1, resume=True) == output / "last.safetensors"
+    output = shutil.copytree(straight, tmp_path / "again")
+    assert trained(output, hooks={1: stop}, resume=True) == output / "last.safetensors"
     assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
 
 
@@ -144,23 +121,24 @@ def test_the_running_mean_differs_from_the_weights_and_is_what_ships(straight):
     assert not torch.equal(shipped[name], state.model[name])
 
 
-def test_training_goes_on_after_a_loss_that_was_not_finite(straight, tmp_path):
+def test_training_goes_on_after_a_loss_that_was_not_finite(straight, stopped, tmp_path):
+    output = shutil.copytree(stopped, tmp_path / "resumed")
     gradients, calls = loop.gradients, []
 
     def failing(*arguments):
         calls.append(0)
         parts, norm = gradients(*arguments)
-        return parts, math.nan if len(calls) == 6 else norm
+        return parts, math.nan if len(calls) == 2 else norm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "gradients", failing)
         said = r"step 6: .* on rectangle \d, rectangle \d; the weights of the last save stay in "
         with pytest.raises(CornerNetError, match=said):
-            fit(FitRequest(RECIPE, tmp_path), Rectangles(PICTURES))
-    assert load_state(tmp_path / "state.pt").step == 4
-    assert all(tensor.isfinite().all() for tensor in load_checkpoint(tmp_path / "last.safetensors").model.parameters())
-    trained(tmp_path, resume=True)
-    assert (straight / "last.safetensors").read_bytes() == (tmp_path / "last.safetensors").read_bytes()
+            trained(output, resume=True)
+    assert load_state(output / "state.pt").step == 4
+    assert all(tensor.isfinite().all() for tensor in load_checkpoint(output / "last.safetensors").model.parameters())
+    trained(output, resume=True)
+    assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
 
 
 # What is refused.
@@ -175,7 +153,7 @@ def test_training_goes_on_after_a_loss_that_was_not_finite(straight, tmp_path):
     ],
 )
 def test_another_recipe_is_refused_and_the_difference_said(stopped, tmp_path, changed, said):
-    output = copied(stopped, tmp_path / "other")
+    output = shutil.copytree(stopped, tmp_path / "other")
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     with pytest.raises(CornerNetError) as caught:
         trained(output, recipe=replace(RECIPE, **changed), resume=True)
@@ -184,7 +162,7 @@ def test_another_recipe_is_refused_and_the_difference_said(stopped, tmp_path, ch
 
 
 def test_other_pictures_are_refused(stopped, tmp_path):
-    output = copied(stopped, tmp_path / "other")
+    output = shutil.copytree(stopped, tmp_path / "other")
     others = Rectangles(PICTURES)
     others.identity = "others"
     with pytest.raises(CornerNetError, match="configuration: pictures was rectangles and is now others; give"):
@@ -199,7 +177,7 @@ def test_nothing_to_resume_is_said(tmp_path):
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
 def test_a_truncated_state_is_refused(stopped, tmp_path, part):
-    output = copied(stopped, tmp_path / "cut")
+    output = shutil.copytree(stopped, tmp_path / "cut")
     content = (output / "state.pt").read_bytes()
     (output / "state.pt").write_bytes(content[: int(len(content) * part)])
     with pytest.raises(CheckpointError, match=r"state\.pt: not a whole training state"):
@@ -276,23 +254,20 @@ def _stamp(output):
 def test_a_disk_that_fills_up_ends_training_and_leaves_the_last_save_whole(
     straight, stopped, tmp_path, full_from, file
 ):
-    output = copied(stopped, tmp_path / "full")
+    output = shutil.copytree(stopped, tmp_path / "full")
     saved = {path.name: path.read_bytes() for path in output.iterdir() if path.name != "log.csv"}
-    limits, gradients = resource.getrlimit(resource.RLIMIT_FSIZE), loop.gradients
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The largest file that may be written is as small as a nearly full disk allows.
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    def fill(*arguments):
+    def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
-        return gradients(*arguments) if arguments else None
 
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "gradients", fill)
-            if full_from == "the beginning":
-                fill()
-            with pytest.raises(OutputError, match=rf"cannot write .*{re.escape(file)}: File too large"):
-                trained(output, resume=True)
+        if full_from == "the beginning":
+            fill()
+        with pytest.raises(OutputError, match=rf"cannot write .*{re.escape(file)}: File too large"):
+            trained(output, hooks={1: fill}, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from cases.tiny_training import TINY, Rectangles, coco_folder
+from cases.tiny_training import TINY, Hooked, Rectangles, coco_folder
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.errors import CornerNetError, FrameError
@@ -16,15 +17,6 @@ from cornernet_train.loop import FitRequest, fit
 from cornernet_train.state import load_state
 
 RECIPE = replace(TINY, steps=6, batch=3, ema_decay=0.9, validate_every=2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +36,36 @@ class Spoilt(Rectangles):
         return super().__getitem__(index)
 
 
-class Stop(Exception):  # noqa: N818 - it is no error
-    """Stands for whatever ends a program."""
+def trained(output, data, points, *, hooks=None, resume=False):
+    """Train with validations of which the next has the next of ``points``; return the weights that they were given.
 
-
-def trained(output, data, points, *, stop_at=None, resume=False):
-    """Train with validations of which the next has the next of ``points``; return the weights that they were given."""
-    points, given, calls, gradients = iter(points), [], [], loop.gradients
+    ``hooks`` are called as steps begin.
+    """
+    points, given, pictures = iter(points), [], Hooked(Spoilt(), hooks or {}, RECIPE.batch)
 
     def measured(model, *_):
         given.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return next(points)
 
-    def stopping(*arguments):
-        calls.append(0)
-        if len(calls) == stop_at:
-            raise Stop
-        return gradients(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "validation_ap", measured)
-        patch.setattr(loop, "gradients", stopping)
-        fit(FitRequest(RECIPE, output, validation=data, resume=resume, workers=0), Spoilt())
+        fit(FitRequest(RECIPE, output, validation=data, resume=resume, workers=0), pictures)
     return given
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """A training whose first validation is the best, the weights that each was given, and its folder after two."""
+    folder = tmp_path_factory.mktemp("trainings")
+    output, begun = folder / "straight", folder / "begun"
+    given = trained(output, data, [30.0, 10.0, 20.0], hooks={5: lambda: shutil.copytree(output, begun)})
+    return output, given, begun
+
+
+@pytest.fixture
+def begun(straight, tmp_path):
+    """A training of which four steps and two validations were done."""
+    return shutil.copytree(straight[2], tmp_path / "begun")
 
 
 def same(first, second):
@@ -75,50 +74,45 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in names)
 
 
-def test_the_running_mean_is_measured_and_kept_and_not_the_raw_weights(data, tmp_path):
-    given = trained(tmp_path, data, [10.0, 30.0, 20.0])
-    state = load_state(tmp_path / "state.pt")
+def test_the_running_mean_is_measured_and_kept_and_not_the_raw_weights(straight):
+    output, given, _ = straight
+    state = load_state(output / "state.pt")
     assert same(given[-1], state.average)
     assert not torch.equal(given[-1]["stem.0.0.weight"], state.model["stem.0.0.weight"])
-    assert same(given[1], load_checkpoint(tmp_path / "best.safetensors").model.state_dict())
+    assert same(given[0], load_checkpoint(output / "best.safetensors").model.state_dict())
 
 
-def test_of_equal_ap_the_later_weights_are_the_best(data, tmp_path):
-    given = trained(tmp_path, data, [20.0, 50.0, 50.0])
-    assert load_state(tmp_path / "state.pt").best_step == 6
-    assert same(given[2], load_checkpoint(tmp_path / "best.safetensors").model.state_dict())
+def test_of_equal_ap_the_later_weights_are_the_best(data, begun):
+    (given,) = trained(begun, data, [30.0], resume=True)
+    assert load_state(begun / "state.pt").best_step == 6
+    assert same(given, load_checkpoint(begun / "best.safetensors").model.state_dict())
 
 
-def test_the_best_so_far_and_the_count_of_broken_pictures_go_on_after_resuming(data, tmp_path):
-    straight, output = tmp_path / "straight", tmp_path / "stopped"
-    trained(straight, data, [60.0, 50.0, 40.0])
-    with pytest.raises(Stop):
-        trained(output, data, [60.0, 50.0], stop_at=5)
-    trained(output, data, [40.0], resume=True)
-    state = load_state(output / "state.pt")
+def test_the_best_so_far_and_the_count_of_broken_pictures_go_on_after_resuming(straight, data, begun):
+    trained(begun, data, [20.0], resume=True)
+    state = load_state(begun / "state.pt")
     # Each of the six batches has each picture once.
-    assert (state.best_ap, state.best_step, state.unreadable) == (60.0, 2, 6)
+    assert (state.best_ap, state.best_step, state.unreadable) == (30.0, 2, 6)
     for name in ("last.safetensors", "best.safetensors"):
-        assert (output / name).read_bytes() == (straight / name).read_bytes(), name
+        assert (begun / name).read_bytes() == (straight[0] / name).read_bytes(), name
 
 
-def test_another_validation_set_or_none_is_refused_on_resuming(data, tmp_path):
-    trained(tmp_path / "out", data, [10.0, 20.0, 30.0])
+def test_another_validation_set_or_none_is_refused_on_resuming(straight, tmp_path):
     other = coco_folder(tmp_path / "other", pictures=2)
     for validation, now in ((other, "[0-9a-f]{64}"), (None, "None")):
-        request = FitRequest(RECIPE, tmp_path / "out", validation=validation, resume=True)
+        request = FitRequest(RECIPE, straight[0], validation=validation, resume=True)
         with pytest.raises(CornerNetError, match=rf"validation was [0-9a-f]{{64}} and is now {now}; give what"):
             fit(request, Spoilt())
 
 
-def test_a_training_that_has_ended_says_so_and_stays_as_it_is(data, tmp_path, capsys):
-    trained(tmp_path, data, [10.0, 30.0, 20.0])
+def test_a_training_that_has_ended_says_so_and_stays_as_it_is(straight, data, capsys):
+    output = straight[0]
     names = ("state.pt", "last.safetensors", "best.safetensors", "config.json")
-    before = {name: (tmp_path / name).read_bytes() for name in names}
+    before = {name: (output / name).read_bytes() for name in names}
     _ = capsys.readouterr()
-    assert trained(tmp_path, data, [], resume=True) == []
-    assert f"note: {tmp_path} is at step 6 of 6 already\n" in capsys.readouterr().err
-    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert trained(output, data, [], resume=True) == []
+    assert f"note: {output} is at step 6 of 6 already\n" in capsys.readouterr().err
+    assert {name: (output / name).read_bytes() for name in names} == before
 
 
 def test_a_validation_set_without_objects_is_refused_before_training(tmp_path):

@@ -27,15 +27,16 @@ COLUMNS = ("step", *LOSSES, "learning_rate", "elapsed_s", "ap")
 
 
 class TrainingLog:
-    """Mean losses over every ``LOG_EVERY`` steps, and AP where there was a validation, as CSV.
+    """Mean losses over every ``every`` steps, and AP where there was a validation, as CSV.
 
     Args:
         path: Where the file goes; it is written anew with each row.
         state: Of a log to go on with, as ``state`` gave it.
+        every: Steps of which a row has the means.
     """
 
-    def __init__(self, path: Path, state: dict[str, Any] | None = None) -> None:
-        self._path, self._start = path, time.monotonic()
+    def __init__(self, path: Path, state: dict[str, Any] | None = None, every: int = LOG_EVERY) -> None:
+        self._path, self._every, self._start = path, every, time.monotonic()
         self._recent: list[list[float]] = []
         self._rows: list[list[str]] = []
         if state is not None:
@@ -61,7 +62,7 @@ class TrainingLog:
         """Take in the losses of a step, if it had any; return whether that made a row."""
         if losses is not None:
             self._recent.append([float(part) for part in losses])
-        if not self._recent or (len(self._recent) < LOG_EVERY and not last):
+        if not self._recent or (len(self._recent) < self._every and not last):
             return False
         means = [f"{sum(part) / len(part):.4f}" for part in zip(*self._recent, strict=True)]
         self._rows.append([str(step), *means, f"{learning_rate:.3g}", f"{self.elapsed_s:.0f}", ""])

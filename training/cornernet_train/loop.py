@@ -20,7 +20,7 @@ from cornernet_runtime.spec import ModelSpec
 from cornernet_train.data import Batch, Unreadable, batches
 from cornernet_train.ema import WeightAverage
 from cornernet_train.finetune import adapt
-from cornernet_train.log import Reporter, TrainingLog, detached, plot_log
+from cornernet_train.log import LOG_EVERY, Reporter, TrainingLog, detached, plot_log
 from cornernet_train.losses import Losses, TargetBatch, corner_losses
 from cornernet_train.pictures import coco_paths
 from cornernet_train.recipe import CONFIG, RECIPES, Recipe, learning_rate
@@ -53,6 +53,7 @@ class FitRequest:
         strict: A picture that cannot be read ends training instead of being left out.
         workers: Processes that make batches; the result does not depend on it.
         device: Where the network is trained.
+        log_every: Steps of which a row of the log has the means.
     """
 
     recipe: Recipe
@@ -64,6 +65,7 @@ class FitRequest:
     strict: bool = False
     workers: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    log_every: int = LOG_EVERY
 
 
 def fit(request: FitRequest, pictures: Pictures) -> Path:
@@ -129,7 +131,7 @@ class Trainer:
         self._best_step = 0
         self._unreadable = 0
         self._unreadable_in_a_row = 0
-        self._log = self._resumed() if request.resume else TrainingLog(request.output / LOG)
+        self._log = self._resumed() if request.resume else TrainingLog(request.output / LOG, every=request.log_every)
 
     def run(self, reporter: Reporter, interrupt: Interrupt) -> None:
         """Do the steps that are left, or those until somebody interrupts."""
@@ -250,7 +252,7 @@ class Trainer:
         self.step, self._unreadable = state.step, state.unreadable
         self._best_ap, self._best_step = state.best_ap, state.best_step
         self._write_results()  # which a kill after the state was written may have missed
-        return TrainingLog(self._request.output / LOG, state.log)
+        return TrainingLog(self._request.output / LOG, state.log, self._request.log_every)
 
     @staticmethod
     def _timed(loader: DataLoader[Batch | Unreadable], reporter: Reporter) -> Iterator[Batch | Unreadable]:

@@ -24,13 +24,11 @@ from servers.live_servers import (
     need_ffmpeg,
     number_of,
     numbered,
-    open_things,
     paced,
     rtsp,
     stream_of,
 )
 
-from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
 from cornernet_runtime.video import network
 from cornernet_runtime.video.file import image_of
@@ -38,18 +36,7 @@ from cornernet_runtime.video.file import image_of
 AT_ONCE = 3.0  # seconds; it takes milliseconds, on a machine that is not busy
 
 
-@pytest.fixture(scope="module")
-def detector(bundle_path):
-    with Detector.open(bundle_path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    """Hold each test to leaving no thread and no open file."""
-    before = open_things()
-    yield
-    assert open_things() == before
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 def take(results, count, until=lambda _: True):

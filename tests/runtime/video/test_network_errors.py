@@ -6,27 +6,14 @@ import traceback
 
 import pytest
 from cases.video_clips import write_clip
-from servers.live_servers import HOST, Server, free_port, http_answer, number_of, numbered, open_things, stream_of
+from servers.live_servers import HOST, Server, free_port, http_answer, number_of, numbered, stream_of
 
-from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.network import NetworkStream
 from cornernet_runtime.video.sources import open_source
 
-
-@pytest.fixture(scope="module")
-def detector(bundle_path):
-    with Detector.open(bundle_path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    """Hold each test to leaving no thread and no open file."""
-    before = open_things()
-    yield
-    assert open_things() == before
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 ANSWERS = {

@@ -44,6 +44,42 @@ class Rectangles:
         return f"rectangle {index}"
 
 
+class Hooked:
+    """Pictures that call a function when the first picture of a step is asked for; for trainings with ``workers=0``.
+
+    All of the step before has been done and saved then.
+
+    Args:
+        pictures: To give.
+        hooks: What to call, by the number of the step in this run.
+        batch: How many pictures a step has.
+    """
+
+    def __init__(self, pictures, hooks, batch=TINY.batch):
+        self._pictures, self._hooks, self._batch, self._asked = pictures, hooks, batch, 0
+
+    def __getattr__(self, name):
+        return getattr(self._pictures, name)
+
+    def __len__(self):
+        return len(self._pictures)
+
+    def __getitem__(self, index):
+        step, place = divmod(self._asked, self._batch)
+        self._asked += 1
+        if place == 0 and step + 1 in self._hooks:
+            self._hooks[step + 1]()
+        return self._pictures[index]
+
+
+class Stop(Exception):  # noqa: N818 - it is no error
+    """Stands for whatever ends a program."""
+
+
+def stop():
+    raise Stop
+
+
 def coco_folder(folder, pictures=3, broken=()):
     """Write a set of rectangles; those in ``broken`` are no pictures."""
     (folder / "images").mkdir(parents=True)

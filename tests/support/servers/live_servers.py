@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gc
-import os
 import re
 import select
 import shutil
@@ -14,7 +12,6 @@ import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,13 +36,6 @@ QUICK = {"first_wait_s": 0.05, "longest_wait_s": 0.2, "connect_s": PATIENCE, "gi
 def stream_of(url, **plan):
     """Return a live stream that is connected again soon."""
     return NetworkStream(url, Reconnection(**{**QUICK, **plan}))
-
-
-def open_things():
-    """Return how many threads and open files this process has."""
-    gc.collect()
-    folder = Path("/proc/self/fd")
-    return threading.active_count(), len(os.listdir(folder)) if folder.exists() else 0  # noqa: PTH208 - counted only
 
 
 def free_port(kind=socket.SOCK_STREAM):

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
-from cases.faulty_models import shipped_with_scenes
-from json_schema import compare_schema, problems
+from cases.compare import SCENES, run
+from cases.report_schema import problems
 from servers.interrupts import interrupting
 
 from cornernet_bench import compare as comparing
 from cornernet_bench import latency_report
-from cornernet_bench.cli import main
 from cornernet_bench.compare import ALONE
 from cornernet_bench.oracle_judge import judge
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 
-SCENES = 4
-SCHEMA = compare_schema()
 INTERRUPTED = 130
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _speeds_are_told():
-    """Speeds are told however far the times of two rounds spread on a busy machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency_report, "MOST_SPREAD", math.inf)
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the shipped model as a bundle, and scenes."""
-    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
-
-
-def run(folder, *arguments):
-    data = ["--annotations", folder / "scenes" / "annotations.json", "--images", folder / "scenes" / "images"]
-    return main(["compare", *map(str, [*arguments, *data, "--iterations", 2, "--warm-up", 1])])
+pytestmark = pytest.mark.usefixtures("speeds_are_reported")
 
 
 # Interrupts.
@@ -58,7 +38,7 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(folder, tmp_path, capf
     tiny, path, page = folder / "tiny", tmp_path / "a.json", tmp_path / "a.html"
     assert run(folder, tiny, tiny / "model.onnx", "--json", path, "--html", page) == INTERRUPTED
     report = json.loads(path.read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     assert (report["partial"], report["pictures"]) == (True, pictures)
     assert [one["latency"]["end_to_end"]["count"] for one in report["results"]] == [timed, timed]
     assert [one["accuracy"] is not None for one in report["results"]] == [pictures > 0] * 2
@@ -94,7 +74,7 @@ def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
     tiny, path, page = folder / "tiny", tmp_path / "a.json", tmp_path / "a.html"
     assert run(folder, tiny, f"{tiny}:flip", "--json", path, "--html", page) == INTERRUPTED
     report = json.loads(path.read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     assert (report["partial"], report["pictures"]) == (True, SCENES)
     assert [one["latency"]["end_to_end"]["count"] for one in report["results"]] == [2, 2]
     assert [one["accuracy"] is not None for one in report["results"]] == known
@@ -114,7 +94,7 @@ def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, 
     tiny = folder / "tiny"
     assert run(folder, tiny, f"{tiny}:flip", "--json", tmp_path / "a.json") == 0
     report = json.loads((tmp_path / "a.json").read_text())
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     against = report["results"][1]["against"]
     assert (against["speed"], against["stage_speeds"]) == (None, {})
     told = capfd.readouterr().out

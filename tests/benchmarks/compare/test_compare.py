@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 
 import numpy as np
 import pytest
-from cases.faulty_models import SHIPPED, shipped_with_scenes
-from json_schema import compare_schema, latency_schema, problems
+from cases.compare import SCENES, run
+from cases.report_schema import problems, report_schema
+from places import SHIPPED
 from servers.browser import chromium, look
 
-from cornernet_bench import latency_report
 from cornernet_bench.accuracy import evaluate
-from cornernet_bench.cli import main
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_cli import as_json
@@ -27,27 +25,10 @@ from cornernet_bench.models import open_model
 from cornernet_bench.report_blocks import Line
 from cornernet_runtime.errors import BackendError
 
-SCENES = 4
-SCHEMA = compare_schema()
+SCHEMA = report_schema("compare")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _speeds_are_told():
-    """Speeds are told however far the times of two rounds spread on a busy machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency_report, "MOST_SPREAD", math.inf)
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the shipped model as a bundle, and scenes."""
-    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
-
-
-def run(folder, *arguments):
-    data = ["--annotations", folder / "scenes" / "annotations.json", "--images", folder / "scenes" / "images"]
-    return main(["compare", *map(str, [*arguments, *data, "--iterations", 2, "--warm-up", 1])])
+pytestmark = pytest.mark.usefixtures("speeds_are_reported")
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +47,14 @@ def written(folder):
 
 def test_the_report_is_what_the_schema_says_and_knows_every_key(written):
     report = written[1]
-    assert list(problems(report, SCHEMA)) == []
+    assert problems(report, "compare") == []
     for key in report:
-        assert list(problems({name: value for name, value in report.items() if name != key}, SCHEMA)), key
-    assert list(problems(report | {"surprise": 1}, SCHEMA))
+        assert problems({name: value for name, value in report.items() if name != key}, "compare"), key
+    assert problems(report | {"surprise": 1}, "compare")
 
 
 def test_the_schema_has_of_latency_what_latency_has():
-    latency = latency_schema()
+    latency = report_schema("latency")
     opened = SCHEMA["properties"]["results"]["items"]["properties"]["opened"]
     assert SCHEMA["$defs"] == latency["$defs"]
     assert SCHEMA["properties"]["machine"] == latency["properties"]["machine"]

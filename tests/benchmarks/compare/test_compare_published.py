@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
-from cases.faulty_models import SHIPPED, shipped_with_scenes
-from json_schema import compare_schema, problems
+from cases.compare import run
+from cases.report_schema import problems
+from places import SHIPPED
 
-from cornernet_bench import latency_report
-from cornernet_bench.cli import main
-
-SCENES = 4
-SCHEMA = compare_schema()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _speeds_are_told():
-    """Speeds are told however far the times of two rounds spread on a busy machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency_report, "MOST_SPREAD", math.inf)
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the shipped model as a bundle, and scenes."""
-    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
-
-
-def run(folder, *arguments):
-    data = ["--annotations", folder / "scenes" / "annotations.json", "--images", folder / "scenes" / "images"]
-    return main(["compare", *map(str, [*arguments, *data, "--iterations", 2, "--warm-up", 1])])
+pytestmark = pytest.mark.usefixtures("speeds_are_reported")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +21,7 @@ def published(folder):
 
 
 def test_the_published_pipeline_takes_part_with_its_own_steps(published):
-    assert list(problems(published, SCHEMA)) == []
+    assert problems(published, "compare") == []
     first, tiny, other = published["results"]
     assert [one["opened"]["backend"] for one in (first, tiny, other)] == ["published", "onnxruntime", "published"]
     steps = ["preprocess", "upload", "network", "decode", "download", "soft_nms", "other"]

@@ -1,0 +1,22 @@
+"""A detector for streams, and what threads and files a test may leave: none."""
+
+from __future__ import annotations
+
+import pytest
+from servers.left_over import threads_and_files
+
+from cornernet_runtime.detector import Detector
+
+
+@pytest.fixture(scope="module")
+def detector(bundle_path):
+    with Detector.open(bundle_path, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def nothing_is_left():
+    """Hold each test to leaving no thread and no open file."""
+    before = threads_and_files()
+    yield
+    assert threads_and_files() == before

@@ -1,0 +1,17 @@
+"""A program that streams, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from places import ROOT
+
+
+def start(code):
+    folders = [ROOT / name for name in ("runtime", "export", "training", "benchmarks")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+    return subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
