@@ -47,7 +47,7 @@ class Finder(importlib.abc.MetaPathFinder):
     def __init__(self, seed):
         self._seed, self._looking = seed, False
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(self, name, path, target=None):  # noqa: ARG002 - the protocol's
         if name not in BACKENDS or self._looking:
             return None
         self._looking = True
