@@ -36,6 +36,8 @@ def limit_threads(config: pytest.Config) -> None:
 
 def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures; under pytest-xdist, keep each file on one worker and start the longest first."""
+    if (times := int(os.environ.get("CORNERNET_SOAK", "1"))) > 1:
+        _scale_examples(items, times)
     for item in items:
         for mark, fixtures in USES.items():
             if fixtures & set(getattr(item, "fixturenames", ())):
@@ -44,6 +46,16 @@ def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
     if hasattr(config, "workerinput"):
         items.sort(key=_rank)
+
+
+def _scale_examples(items: list[pytest.Item], times: int) -> None:
+    """Give each property more examples, drawn anew in each run."""
+    from hypothesis import is_hypothesis_test, settings  # noqa: PLC0415 - slow to import, and rarely needed
+
+    for test in {item.obj for item in items if is_hypothesis_test(getattr(item, "obj", None))}:
+        now = test._hypothesis_internal_use_settings  # what @settings said
+        more = settings(now, max_examples=times * now.max_examples, derandomize=False)
+        test._hypothesis_internal_use_settings = more
 
 
 def _group(item: pytest.Item) -> str:
