@@ -14,10 +14,10 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format train wheel clean
+.PHONY: help demo test test-rest test-all soak lint format train wheel clean
 
 help: ## Print this list
-	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 PLUGIN := build/release/plugins/libcornernet_plugins.so
 MODEL := models/cornernet-tiny/cornernet-tiny.safetensors
@@ -37,8 +37,24 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure 
 	@echo "Annotated video: build/demo/video/shapes.mp4"
 	@echo "To type the commands yourself: . $(BIN)/activate"
 
-test: lint ## Check the style of the tree, then run every test
-	$(BIN)/python -m pytest
+# Two workers; what they compile is kept in build/test-cache. `make test WORKERS=0` runs the tests in one process.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=25
+REST := slow or ray or browser
+
+test: lint ## Check the style of the tree, then run the fast tests: nine in ten, in five minutes
+	$(PYTEST) -m "not ($(REST) or soak)"
+
+# pytest exits with 5 where there is nothing to run, which is no failure.
+test-rest: $(INSTALLED) ## Run the tests that `make test` leaves out: slow ones, Ray's, and those in a browser
+	$(PYTEST) -m "($(REST)) and not soak" || [ $$? -eq 5 ]
+
+test-all: test test-rest ## Run every test but the longest
+
+soak: $(INSTALLED) ## Run the longest tests: ten times the examples of each property, and a stream of 10,000 frames
+	CORNERNET_SOAK=10 $(PYTEST) -m "soak or hypothesis"
+	$(BIN)/cornernet-export $(MODEL) --output build/soak --force
+	$(BIN)/cornernet-bench stream build/soak --frames 10000 --rounds 0
 
 lint: $(INSTALLED) ## Check style and types only, with what .pre-commit-config.yaml lists
 	@if [ -e .git ]; then $(BIN)/pre-commit run --all-files; \

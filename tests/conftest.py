@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import build_cache
 import pytest
 from cases.small import SMALL_SPEC, small_model
 from doubles import api_surface, checked, cuda_doubles, tensorrt_doubles
+from filelock import FileLock
+from grouping import arrange, limit_threads
 from host import host_cuda, kernel_host
 from places import ROOT, SUPPORT
 
@@ -20,6 +24,17 @@ from cornernet_runtime import plugin
 from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels import device, program
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    limit_threads(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    arrange(config, items)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
@@ -28,26 +43,53 @@ def interrupts() -> None:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    save_checkpoint(path, small_model(), SMALL_SPEC)
-    return path
+def made_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> MakeOnce:
+    """Return a function that fills a folder once a run: one worker makes it, the others wait for it.
+
+    It takes a name, which is that of the folder and unique in the run, and a function that fills the folder.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if hasattr(request.config, "workerinput") else base) / "made-once"
+    base.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, finished = base / name, base / f"{name}.finished"
+        with FileLock(base / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                finished.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "small"
-    export_bundle(ExportRequest(checkpoint_path, path))
-    return path
+def checkpoint_path(made_once: MakeOnce) -> Path:
+    name = "small.safetensors"
+    return made_once("checkpoint", lambda folder: save_checkpoint(folder / name, small_model(), SMALL_SPEC)) / name
 
 
 @pytest.fixture(scope="session")
-def surface_descriptions(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+def bundle_path(checkpoint_path: Path, made_once: MakeOnce) -> Path:
+    return made_once("bundle", lambda folder: export_bundle(ExportRequest(checkpoint_path, folder / "small"))) / "small"
+
+
+@pytest.fixture(scope="session")
+def surface_descriptions(made_once: MakeOnce) -> tuple[dict, dict]:
     """What the real classes of TensorRT and of cuda.core have."""
     reason = api_surface.why_not()
     if reason:
         pytest.skip(reason)
-    return api_surface.tensorrt_surface(tmp_path_factory.mktemp("stubs")), api_surface.cuda_surface()
+
+    def describe(folder: Path) -> None:
+        described = api_surface.tensorrt_surface(), api_surface.cuda_surface()
+        (folder / "surfaces.json").write_text(json.dumps(described), encoding="utf-8")
+
+    text = (made_once("surfaces", describe) / "surfaces.json").read_text(encoding="utf-8")
+    of_tensorrt, of_cuda = json.loads(text)
+    return of_tensorrt, of_cuda
 
 
 @pytest.fixture
@@ -83,17 +125,13 @@ def _uncompiled(source: str, capability: tuple[int, int], _folder: Path | None) 
 
 
 @pytest.fixture(scope="session")
-def plugin_library(surface_descriptions: tuple[dict, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plugin_library(surface_descriptions: tuple[dict, dict]) -> Path:
     """A library that says that it is ours, of version 1.2.3; what it does, the double of the registry decides."""
     major = surface_descriptions[0]["version"].split(".")[0]
     if shutil.which("gcc") is None:
         pytest.skip("gcc is needed to compile a library")
-    folder = tmp_path_factory.mktemp("plugin")
-    source, library = folder / "library.c", folder / "libcornernet_plugins.so"
     mark = f"cornernet_plugins version 1.2.3 for TensorRT {major}"
-    source.write_text(f'const char mark[] = "{mark}";\n', encoding="utf-8")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)  # noqa: S603, S607 - ours
-    return library
+    return build_cache.library("libcornernet_plugins.so", f'const char mark[] = "{mark}";\n')
 
 
 @pytest.fixture
@@ -103,27 +141,27 @@ def bundle(bundle_path: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def batch_bundle_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def batch_bundle_path(checkpoint_path: Path, made_once: MakeOnce) -> Path:
     """A bundle of two sizes and of batches of 2 to 4, 3 being the usual one."""
-    path = tmp_path_factory.mktemp("batches") / "small"
-    export_bundle(ExportRequest(checkpoint_path, path, sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
-    return path
+
+    def export(folder: Path) -> None:
+        export_bundle(ExportRequest(checkpoint_path, folder / "small", sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
+
+    return made_once("batches", export) / "small"
 
 
 @pytest.fixture(scope="session")
-def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kernel_library() -> Path:
     """A libcuda.so.1 whose memory is the host's and whose launches and graphs run there."""
     if (reason := host_cuda.why_not()) is not None:
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("driver")
     sources = SUPPORT / "host"
-    c_object = folder / "fake_driver.o"
-    command = ["gcc", "-fPIC", "-O1", "-c", str(sources / "fake_driver.c"), "-o", str(c_object)]
-    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
     flush = ROOT / "benchmarks" / "cornernet_bench" / "read_through"  # of cornernet-bench kernels
-    unit = kernel_host.write_unit(folder, ["preprocess", "decode", "soft_nms", str(flush)])
-    flags = ["-O2", "-fPIC", "-shared", f"-I{sources}", str(c_object)]
-    return host_cuda.build(folder / "libcuda.so.1", [unit, sources / "fake_gpu.cpp"], flags)
+    texts = {"kernels.cu": kernel_host.kernel_unit(["preprocess", "decode", "soft_nms", str(flush)])}
+    driver = ["gcc", "-fPIC", "-O1", "-c", str(sources / "fake_driver.c"), "-o", "fake_driver.o"]
+    flags = ["-O2", "-fPIC", "-shared", f"-I{sources}"]
+    units = ["kernels.cu", sources / "fake_gpu.cpp"]
+    return host_cuda.build("libcuda.so.1", units, flags, texts=texts, objects={"fake_driver.o": driver})
 
 
 @pytest.fixture(scope="session")
@@ -139,5 +177,10 @@ def gpu_driver(kernel_library: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels that NVRTC compiled are kept for the tests."""
-    return tmp_path_factory.mktemp("kernels")
+    """Where kernels that NVRTC compiled are kept for the tests, from run to run where that is possible."""
+    try:
+        folder = build_cache.folder() / "nvrtc"
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return tmp_path_factory.mktemp("kernels")
+    return folder

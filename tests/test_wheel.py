@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import build_cache
 import pytest
 from places import ROOT
 
@@ -43,12 +44,9 @@ def told(wheel):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("library")
-    source, made = folder / "powered.cpp", folder / "libpowered.so"
-    source.write_text(LIBRARY, encoding="utf-8")
-    subprocess.run(["g++", "-shared", "-fPIC", "-o", made, source, "-lm"], check=True)  # noqa: S603, S607
-    return made
+def library():
+    command = ["g++", "-shared", "-fPIC", "-o", "libpowered.so", "powered.cpp", "-lm"]
+    return build_cache.build([[command]], ["libpowered.so"], {"powered.cpp": LIBRARY}) / "libpowered.so"
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,7 @@ def test_without_jinja_a_page_is_refused_before_the_work(command, tmp_path, capf
     assert capfd.readouterr().err == "error: no HTML: jinja2 is not installed; pip install jinja2\n"
 
 
+@pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["latency", "crowded"])
@@ -122,6 +123,7 @@ def test_nothing_is_cut_off_and_the_console_is_silent(request, name, width, tmp_
     assert seen["pictures"] == text.count("<svg") / 2
 
 
+@pytest.mark.browser
 @needs_chromium
 def test_what_is_cut_off_and_what_the_console_says_would_be_seen(crowded, tmp_path):
     wide = crowded.replace("</main>", '<div style="width: 600px">wide</div><script>foo()</script></main>')

@@ -109,16 +109,15 @@ def test_what_differs_is_told():
 
 
 @pytest.fixture(scope="module")
-def pooling_on_the_cpu(tmp_path_factory):
+def pooling_on_the_cpu():
     """The library of corner pooling, whose kernel runs on the CPU."""
     if (reason := host_cuda.why_not()) is not None:
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("pooling")
-    (folder / "entry.cu").write_text(pooling_library.ENTRY)
     plugins = ROOT / "plugins"
-    units = [folder / "entry.cu", plugins / "corner_pool.cu"]
+    units = ["entry.cu", plugins / "corner_pool.cu"]
     flags = ["-O2", "-fPIC", "-shared", f"-I{plugins}"]
-    return pooling_library.PoolingLibrary(host_cuda.build(folder / "libpooling.so", units, flags))
+    texts = {"entry.cu": pooling_library.ENTRY}
+    return pooling_library.PoolingLibrary(host_cuda.build("libpooling.so", units, flags, texts=texts))
 
 
 def test_the_fixed_cases_of_corner_pooling_hold_on_the_cpu(pooling_on_the_cpu):

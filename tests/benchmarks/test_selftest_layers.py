@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import subprocess
 import textwrap
 from importlib import util
 
+import build_cache
 import pytest
 from host import plugin_host
 
@@ -58,21 +58,18 @@ def lean():
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
+def library():
     """The library of plugins, built for the CPU."""
     if (reason := plugin_host.why_not()) is not None:
         pytest.skip(reason)
-    return plugin_host.build_library(tmp_path_factory.mktemp("plugin") / "libcornernet_plugins.so", ["-O0"])
+    return plugin_host.build_library(["-O0"])
 
 
-def compiled(folder, code):
+def compiled(code):
     """Return a library that says that it is ours and does what ``code`` says."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is needed to compile a library")
-    source, library = folder / "library.c", folder / "libcornernet_plugins.so"
-    source.write_text(f'const char mark[] = "{MARK}";\n{code}\n', encoding="utf-8")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)  # noqa: S603, S607 - ours
-    return library
+    return build_cache.library("libcornernet_plugins.so", f'const char mark[] = "{MARK}";\n{code}\n')
 
 
 # L1 and L2.
@@ -197,8 +194,8 @@ def test_l3_tells_a_broken_library(tmp_path, monkeypatch, run, content, said):
     ],
     ids=["crash", "no plugins"],
 )
-def test_l3_outlives_a_library_that_crashes_or_has_no_plugins(tmp_path, monkeypatch, run, code, said):
-    library = compiled(tmp_path, code)
+def test_l3_outlives_a_library_that_crashes_or_has_no_plugins(monkeypatch, run, code, said):
+    library = compiled(code)
     monkeypatch.setenv(PLUGIN_VARIABLE, str(library))
     found = run("L3")
     assert found.state == "failed"

@@ -22,20 +22,20 @@ on_the_host = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(hos
 
 
 @pytest.fixture(scope="module")
-def counting(tmp_path_factory):
+def counting():
     # This one takes the reductions by shuffles, as on compute capability 7.5.
     flags = ["-O2", "-DCORNERNET_SHUFFLE"]
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("count"), ["decode"], flags, "count")
+    return kernel_host.build_kernels(["decode"], flags, "count")
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("address"), ["decode"], host_cuda.ADDRESS)
+def sanitized():
+    return kernel_host.build_kernels(["decode"], host_cuda.ADDRESS)
 
 
 @pytest.fixture(scope="module")
-def threaded(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("thread"), ["decode"], host_cuda.THREAD, "threads")
+def threaded():
+    return kernel_host.build_kernels(["decode"], host_cuda.THREAD, "threads")
 
 
 def random_maps(shape, seed=0, coarse=False, special=(), dtype=np.float32):

@@ -20,8 +20,8 @@ SCENES = 10
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("kernels"), ["decode", "soft_nms"], ["-O2"])
+def program():
+    return kernel_host.build_kernels(["decode", "soft_nms"], ["-O2"])
 
 
 @pytest.fixture(scope="module")

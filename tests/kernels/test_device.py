@@ -9,6 +9,7 @@ import sys
 import textwrap
 from importlib import util
 
+import build_cache
 import pytest
 from places import ROOT
 
@@ -22,12 +23,10 @@ STREAM = 0x5000
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("driver")
+def driver():
     source = ROOT / "tests" / "support" / "host" / "fake_driver.c"
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", folder / "libcuda.so.1", source]
-    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
-    return folder
+    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", "libcuda.so.1", source]
+    return build_cache.build([[command]], ["libcuda.so.1"])
 
 
 @pytest.fixture(scope="module")

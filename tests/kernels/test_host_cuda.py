@@ -21,13 +21,13 @@ SOUND = {
 
 
 @pytest.fixture(scope="module")
-def fibers(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("fibers") / "faults", [FAULTS], host_cuda.ADDRESS)
+def fibers():
+    return host_cuda.build("faults", [FAULTS], host_cuda.ADDRESS)
 
 
 @pytest.fixture(scope="module")
-def threads(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("threads") / "faults", [FAULTS], host_cuda.THREAD, "threads")
+def threads():
+    return host_cuda.build("faults", [FAULTS], host_cuda.THREAD, "threads")
 
 
 def run(program, kernel, seed=1):

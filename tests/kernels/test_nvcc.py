@@ -2,8 +2,8 @@
 
 import re
 import shutil
-import subprocess
 
+import build_cache
 import pytest
 from host.kernel_host import KERNELS
 
@@ -32,18 +32,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module", params=REGISTERS)
-def compiled(request, tmp_path_factory):
+def compiled(request):
     """What nvcc says of the kernels of one source, by architecture."""
-    output = tmp_path_factory.mktemp("nvcc") / f"{request.param}.o"
     command = ["nvcc", "-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings"]
     command += ["-Xcompiler", "-Wall,-Wextra", "-Xptxas", "-v"]
     command += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
-    done = subprocess.run(  # noqa: S603 - our own compiler line
-        [*command, "-c", KERNELS / f"{request.param}.cu", "-o", output], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    command += ["-c", KERNELS / f"{request.param}.cu", "-o", "kernels.o"]
     reports = {number: {} for number in ARCHITECTURES}
-    for part in done.stderr.split("Compiling entry function")[1:]:
+    for part in build_cache.printed([[command]]).split("Compiling entry function")[1:]:
         reports[int(re.search(r"for 'sm_(\d+)", part)[1])][part.split("'")[1]] = part
     return request.param, reports
 
@@ -60,10 +56,9 @@ def test_kernels_neither_spill_nor_need_a_stack_nor_too_much_of_a_multiprocessor
         assert shared + DYNAMIC_BYTES.get(name, 0) <= BLOCK_BYTES, name
 
 
-def test_heat_is_loaded_by_16_bytes(tmp_path):
-    ptx = tmp_path / "decode.ptx"
-    command = ["nvcc", "-std=c++17", "-arch=compute_90", "-ptx", KERNELS / "decode.cu", "-o", ptx]
-    subprocess.run(command, check=True)  # noqa: S603 - our own compiler line
+def test_heat_is_loaded_by_16_bytes():
+    command = ["nvcc", "-std=c++17", "-arch=compute_90", "-ptx", KERNELS / "decode.cu", "-o", "decode.ptx"]
+    ptx = build_cache.build([[command]], ["decode.ptx"]) / "decode.ptx"
     for kernel in ptx.read_text().split(".visible .entry ")[1:]:
         if kernel.startswith("findPeaks"):
             assert "ld.global.nc.v4.u32" in kernel

@@ -24,18 +24,18 @@ RGB = Normalisation("rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("address"), ["preprocess"], host_cuda.ADDRESS)
+def sanitized():
+    return kernel_host.build_kernels(["preprocess"], host_cuda.ADDRESS)
 
 
 @pytest.fixture(scope="module")
-def threaded(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("thread"), ["preprocess"], host_cuda.THREAD, "threads")
+def threaded():
+    return kernel_host.build_kernels(["preprocess"], host_cuda.THREAD, "threads")
 
 
 @pytest.fixture(scope="module")
-def counting(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("count"), ["preprocess"], ["-O2"], "count")
+def counting():
+    return kernel_host.build_kernels(["preprocess"], ["-O2"], "count")
 
 
 def noise(size, seed=0):

@@ -19,20 +19,20 @@ METHODS = ["gaussian", "linear", "hard"]
 
 
 @pytest.fixture(scope="module")
-def counting(tmp_path_factory):
+def counting():
     # This one takes the reductions by shuffles, as on compute capability 7.5.
     flags = ["-O2", "-DCORNERNET_SHUFFLE"]
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("count"), ["soft_nms"], flags, "count")
+    return kernel_host.build_kernels(["soft_nms"], flags, "count")
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("address"), ["soft_nms"], host_cuda.ADDRESS)
+def sanitized():
+    return kernel_host.build_kernels(["soft_nms"], host_cuda.ADDRESS)
 
 
 @pytest.fixture(scope="module")
-def threaded(tmp_path_factory):
-    return kernel_host.build_kernels(tmp_path_factory.mktemp("thread"), ["soft_nms"], host_cuda.THREAD, "threads")
+def threaded():
+    return kernel_host.build_kernels(["soft_nms"], host_cuda.THREAD, "threads")
 
 
 def random_views(counts, classes, seed=0, spread=100, ties=False):

@@ -2,9 +2,9 @@
 
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 
+import build_cache
 import numpy as np
 import pytest
 from host import host_cuda
@@ -45,23 +45,23 @@ SHAPES = [
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("address") / "corner_pool", UNITS, host_cuda.ADDRESS)
+def sanitized():
+    return host_cuda.build("corner_pool", UNITS, host_cuda.ADDRESS)
 
 
 @pytest.fixture(scope="module")
-def threaded(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("thread") / "corner_pool", UNITS, host_cuda.THREAD, "threads")
+def threaded():
+    return host_cuda.build("corner_pool", UNITS, host_cuda.THREAD, "threads")
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("plain") / "corner_pool", UNITS, ["-O2"])
+def plain():
+    return host_cuda.build("corner_pool", UNITS, ["-O2"])
 
 
 @pytest.fixture(scope="module")
-def counting(tmp_path_factory):
-    return host_cuda.build(tmp_path_factory.mktemp("count") / "corner_pool", UNITS, ["-O2"], "count")
+def counting():
+    return host_cuda.build("corner_pool", UNITS, ["-O2"], "count")
 
 
 def check(program, case, seed=1):
@@ -226,20 +226,16 @@ def test_impossible_request_is_refused_and_writes_nothing(sanitized, wrong):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled():
     """What nvcc says of the kernel, by architecture."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not on PATH: install the CUDA toolkit to compile the kernel for each architecture")
-    cubin = tmp_path_factory.mktemp("nvcc") / "corner_pool.o"
     command = [nvcc, "-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra", "-Xptxas", "-v"]
     command += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
-    done = subprocess.run(  # noqa: S603 - our own compiler line
-        [*command, "-c", UNITS[0], "-o", cubin], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    command += ["-c", UNITS[0], "-o", "corner_pool.o"]
     reports = {number: [] for number in ARCHITECTURES}
-    for part in done.stderr.split("Compiling entry function")[1:]:
+    for part in build_cache.printed([[command]]).split("Compiling entry function")[1:]:
         reports[int(re.search(r"for 'sm_(\d+)", part)[1])].append(part)
     return reports
 
@@ -255,12 +251,12 @@ def test_nvcc_compiles_without_spills_or_stack(compiled, architecture):
         assert int(re.search(r"Used (\d+) registers", report)[1]) <= 128, name  # for a block of 512 threads
 
 
-def test_whole_vectors_move_by_16_bytes(tmp_path):
+def test_whole_vectors_move_by_16_bytes():
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not on PATH: install the CUDA toolkit to see what it makes of the kernel")
-    ptx = tmp_path / "corner_pool.ptx"
-    subprocess.run([nvcc, "-std=c++17", "-arch=compute_90", "-ptx", UNITS[0], "-o", ptx], check=True)  # noqa: S603
+    command = [nvcc, "-std=c++17", "-arch=compute_90", "-ptx", UNITS[0], "-o", "corner_pool.ptx"]
+    ptx = build_cache.build([[command]], ["corner_pool.ptx"]) / "corner_pool.ptx"
     kernels = ptx.read_text().split(".visible .entry ")[1:]
     assert len(kernels) == 10
     for kernel in kernels:

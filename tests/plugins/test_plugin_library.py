@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_cache
 import numpy as np
 import pytest
 from host import host_cuda, plugin_host
@@ -39,17 +40,15 @@ def libnvinfer(trt):  # noqa: ARG001 - skips where there is none
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return plugin_host.build_library(tmp_path_factory.mktemp("plain") / "libcornernet_plugins.so", ["-O1"])
+def plain():
+    return plugin_host.build_library(["-O1"])
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sanitized")
+def sanitized():
     # vptr compares types by address, and those of a library that hides its names differ.
     flags = [*host_cuda.ADDRESS, "-fno-sanitize=vptr"]
-    library = plugin_host.build_library(folder / "libcornernet_plugins.so", flags)
-    return library, plugin_host.build_harness(folder / "plugin_harness", flags)
+    return plugin_host.build_library(flags), plugin_host.build_harness(flags)
 
 
 @pytest.fixture
@@ -118,20 +117,18 @@ def test_version_is_read_without_loading_the_library(library):
 
 @pytest.mark.parametrize("headers", [plugin_host.tensorrt_headers(), *plugin_host.more_headers()], ids=str)
 def test_one_source_compiles_against_each_version_of_the_headers(headers):
-    for unit in plugin_host.PLUGIN_UNITS:
-        command = plugin_host.plugin_command(unit, ["-fsyntax-only"], headers)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own compiler line
-        assert done.returncode == 0, done.stderr
+    commands = [plugin_host.plugin_command(unit, ["-fsyntax-only"], headers) for unit in plugin_host.PLUGIN_UNITS]
+    assert build_cache.printed([commands]) == ""
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
+def foreign():
     """A library built for another major version of TensorRT, where the headers of one are at hand."""
     mine = plugin_host.tensorrt_major(plugin_host.tensorrt_headers())
     others = [headers for headers in plugin_host.more_headers() if plugin_host.tensorrt_major(headers) != mine]
     if not others:
         pytest.skip("CORNERNET_TENSORRT_ROOTS names no headers of another major version")
-    return plugin_host.build_library(tmp_path_factory.mktemp("foreign") / "libcornernet_plugins.so", ["-O0"], others[0])
+    return plugin_host.build_library(["-O0"], others[0])
 
 
 def test_library_for_another_tensorrt_gives_no_plugins_and_says_so(trt, foreign, capfd):

@@ -65,7 +65,7 @@ def planted():
 
 
 @pytest.fixture(scope="session")
-def planted_model(tmp_path_factory, write_onnx):
+def planted_model(made_once, write_onnx):
     """An ``.onnx`` file that sees the same three objects in every picture."""
     labels = np.array([SMALL_SPEC.class_names.index(name) for name, _, _ in PLANTED])
     targets = encode_boxes(
@@ -80,9 +80,11 @@ def planted_model(tmp_path_factory, write_onnx):
         for label, (_, _, score) in zip(labels, PLANTED, strict=True):
             peak = heat[label] == heat[label].max()
             heat[label] = np.where(peak, np.log(score / (1 - score)), -PEAK_LOGIT)
-    path = tmp_path_factory.mktemp("planted") / "planted.onnx"
     outputs = {name: getattr(maps, name)[None] for name in OUTPUT_NAMES}
-    return write_onnx(path, outputs, {"cornernet": spec_to_text(SMALL_SPEC)})
+    properties = {"cornernet": spec_to_text(SMALL_SPEC)}
+    return (
+        made_once("planted", lambda folder: write_onnx(folder / "planted.onnx", outputs, properties)) / "planted.onnx"
+    )
 
 
 @pytest.fixture

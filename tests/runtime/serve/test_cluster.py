@@ -64,6 +64,7 @@ def cluster(monkeypatch):
         process.wait(timeout=60)
 
 
+@pytest.mark.ray
 def test_a_cluster_that_runs_serves_and_goes_on_afterwards(cluster, bundle_path):
     address = cluster.stdout.readline().strip()
     frame = np.random.default_rng(0).integers(0, 256, (63, 95, 3), np.uint8)
@@ -82,6 +83,7 @@ def test_a_cluster_that_runs_serves_and_goes_on_afterwards(cluster, bundle_path)
     assert cluster.stdout.readline() == "[]\n"
 
 
+@pytest.mark.ray
 def test_strangers_are_not_let_into_the_ray_of_a_service(bundle_path):
     service = start(bundle_path)
     try:

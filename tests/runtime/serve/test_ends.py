@@ -29,6 +29,7 @@ def picture():
     return cv2.imencode(".png", noise)[1].tobytes()
 
 
+@pytest.mark.ray
 def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(bundle_path, picture):
     # Room in a batch and a long wait for it to be full, so that the signal comes while all are under way.
     service = start(bundle_path, "--batch", "64", "--batch-wait", "3000")
@@ -54,6 +55,7 @@ def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(bundle_path, pict
     assert left == []
 
 
+@pytest.mark.ray
 def test_too_long_is_504_and_too_many_are_told_to_come_back(bundle_path, picture):
     # A batch waits for longer than a request may take; 128 pictures can be under way in a replica then, and one waits.
     options = ["--batch", "64", "--batch-wait", "3000", "--timeout", "1", "--queue", "1"]
@@ -68,6 +70,7 @@ def test_too_long_is_504_and_too_many_are_told_to_come_back(bundle_path, picture
         assert service.ask(path="/health", method="GET")[0] == 200
 
 
+@pytest.mark.ray
 def test_ctrl_c_while_the_model_is_loaded_ends_it_with_130(bundle_path):
     service = start(bundle_path)
     service.wait_until("listening")
@@ -78,6 +81,7 @@ def test_ctrl_c_while_the_model_is_loaded_ends_it_with_130(bundle_path):
     assert service.said[-1] == "interrupted"
 
 
+@pytest.mark.ray
 def test_a_model_that_cannot_be_opened_is_named_on_one_line(bundle):
     (bundle / "model.onnx").write_bytes(b"no model")
     service = start(bundle)
@@ -137,6 +141,7 @@ def test_wrong_usage_ends_with_2(bundle_path, capsys, options):
     assert options[0] in capsys.readouterr().err
 
 
+@pytest.mark.ray
 def test_no_cluster_at_the_address_is_named(bundle_path):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -177,6 +182,7 @@ def test_replicas_beyond_the_cores_are_refused(bundle_path, capsys):
     )
 
 
+@pytest.mark.ray
 def test_a_service_says_two_lines_and_takes_local_for_its_own_ray(bundle_path):
     with running(bundle_path, "--ray", "local") as service:
         assert service.end() == 0

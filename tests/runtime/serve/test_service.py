@@ -32,6 +32,7 @@ if importlib.util.find_spec("ray") is None:
 
 SCORE = 0.05  # random weights are sure of nothing
 MOST_BYTES, MOST_PIXELS, UPLOAD_S = 3_000_000, 1_000_000, 2
+pytestmark = pytest.mark.ray
 needs_chromium = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt-get install chromium")
 
 
@@ -291,6 +292,7 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_say(service, pict
     assert service.ask(pictures[0])[0] == 200
 
 
+@pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_picture_dropped_on_the_page_shows_its_boxes(service, pictures, expected, width, tmp_path):

@@ -14,6 +14,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import build_cache
+
 VARIABLE = "CORNERNET_TENSORRT_BINDINGS"  # a folder with tensorrt_bindings of another version, to test against that
 _STUBS = {
     "libnvinfer": (
@@ -53,16 +55,16 @@ def why_not() -> str | None:
     return None
 
 
-def tensorrt_surface(folder: Path) -> dict:
-    """Return the surface of TensorRT's Python bindings, importing them over stubs that are compiled into ``folder``."""
+def tensorrt_surface() -> dict:
+    """Return the surface of TensorRT's Python bindings, importing them over stubs."""
     bindings = os.environ.get(VARIABLE)
     major = _major(bindings)
+    texts, commands = {}, []
     for library, symbols in _STUBS.items():
-        source = folder / f"{library}.c"
-        source.write_text("".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in symbols), encoding="utf-8")
-        name = f"{library}.so.{major}"
-        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(folder / name), str(source)]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own compiler line
+        source, name = f"{library}.c", f"{library}.so.{major}"
+        texts[source] = "".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in symbols)
+        commands.append(["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", name, source])
+    folder = build_cache.build([commands], [command[-2] for command in commands], texts)
     search = os.pathsep.join(filter(None, [bindings, *sys.path]))
     return _dump(_DUMP_TENSORRT, {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": search})
 

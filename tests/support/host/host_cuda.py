@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import build_cache
 from places import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SHIM = ROOT / "tests" / "support" / "host" / "host_cuda"
 FLAGS = [
@@ -48,27 +48,35 @@ def why_not() -> str | None:
     return None
 
 
-def build(program: Path, units: Sequence[Path], flags: Sequence[str], how: str = "fibers") -> Path:
-    """Compile ``units`` with the shim; ``how`` is fibers, threads or count.
+def build(
+    name: str,
+    units: Sequence[str | Path],
+    flags: Sequence[str],
+    how: str = "fibers",
+    texts: Mapping[str, str] | None = None,
+    objects: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Return the program or library ``name``, compiled from ``units`` with the shim, now or in an earlier run.
 
-    Counting compiles ``units`` with the hooks of the thread sanitizer and the shim without, and needs main() among the
-    files of the shim: the driver goes with them.
+    Counting compiles ``.cu`` units with the hooks of the thread sanitizer and the shim without, and needs main() among
+    the files of the shim: the driver goes with them.
+
+    Args:
+        name: File name of the result.
+        units: Sources; those of ``texts`` by their name.
+        flags: For compiling and for linking.
+        how: How threads run: ``fibers``, ``threads`` or ``count``.
+        texts: Sources that are no files, by name.
+        objects: Further objects to link, with the command that makes each.
     """
     engine = [SHIM / "host_cuda.cpp", SHIM / ("host_cuda_threads.cpp" if how == "threads" else "host_cuda_fibers.cpp")]
+    if how == "count":
+        engine.append(SHIM / "host_cuda_count.cpp")
     compiler = ["g++", *FLAGS, "-isystem", str(cuda_headers()), *flags]
-    if how != "count":
-        _run([*compiler, "-x", "c++", *map(str, [*units, *engine]), "-o", str(program)])
-        return program
-    objects = []
-    for unit in units:
-        objects.append(str(program.with_name(f"{unit.stem}.o")))
-        hooks = ["-fsanitize=thread"] if unit.suffix == ".cu" else []
-        _run([*compiler, *hooks, "-x", "c++", "-c", str(unit), "-o", objects[-1]])
-    counters = [*engine, SHIM / "host_cuda_count.cpp"]
-    _run([*compiler, "-x", "c++", *map(str, counters), "-x", "none", *objects, "-o", str(program)])
-    return program
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own compiler line
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-4000:]}"
+    commands = {}
+    for unit in map(Path, [*units, *engine]):
+        hooks = ["-fsanitize=thread"] if how == "count" and unit.suffix == ".cu" else []
+        commands[f"{unit.stem}.o"] = [*compiler, *hooks, "-x", "c++", "-c", str(unit), "-o", f"{unit.stem}.o"]
+    commands |= objects or {}
+    link = ["g++", *flags, *commands, "-o", name]
+    return build_cache.build([list(commands.values()), [link]], [name], texts) / name

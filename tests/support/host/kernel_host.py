@@ -30,21 +30,19 @@ class Moved(NamedTuple):
     written: int
 
 
-def build_kernels(folder: Path, sources: Sequence[str], flags: Sequence[str], how: str = "fibers") -> Path:
+def build_kernels(sources: Sequence[str], flags: Sequence[str], how: str = "fibers") -> Path:
     """Compile ``.cu`` files of the runtime, by their stems, into a program for ``run``; the rest as for ``build``."""
-    return build(folder / "kernels", [write_unit(folder, sources), DRIVER], flags, how)
+    return build("kernels", ["kernels.cu", DRIVER], flags, how, {"kernels.cu": kernel_unit(sources)})
 
 
-def write_unit(folder: Path, sources: Sequence[str]) -> Path:
-    """Write the file that includes ``.cu`` files, by their stems, and defines ``hostKernels``; return its path."""
-    unit = folder / "kernels.cu"
+def kernel_unit(sources: Sequence[str]) -> str:
+    """Return a source that includes ``.cu`` files, by their stems, and defines ``hostKernels``."""
     files = [KERNELS / f"{source}.cu" for source in sources]
     kernels = [found for file in files for found in SIGNATURE.findall(file.read_text())]
     rows = "".join(f'      hostKernel<{structure}, {name}>("{name}"),\n' for name, structure in kernels)
     includes = "".join(f'#include "{file}"\n' for file in [*files, DRIVER.with_suffix(".h")])
     table = f"std::vector<HostKernel> hostKernels() {{\n  return {{\n{rows}  }};\n}}\n"
-    unit.write_text(f"{includes}using namespace cornernet;\n{table}")
-    return unit
+    return f"{includes}using namespace cornernet;\n{table}"
 
 
 def run(

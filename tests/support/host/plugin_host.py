@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import build_cache
 from host import host_cuda
 from host.host_cuda import SHIM
 from places import ROOT
@@ -65,7 +64,7 @@ def why_not() -> str | None:
     return host_cuda.why_not()
 
 
-def build_library(library: Path, flags: Sequence[str], headers: Path | None = None) -> Path:
+def build_library(flags: Sequence[str], headers: Path | None = None) -> Path:
     """Build libcornernet_plugins.so with kernels that run on the CPU, against ``headers`` of TensorRT."""
     shared = ["-fPIC", "-fvisibility=hidden", *flags]
     jobs = [plugin_command(unit, shared, headers) for unit in [*PLUGIN_UNITS, HARNESS / "cuda_error_host.cpp"]]
@@ -73,19 +72,16 @@ def build_library(library: Path, flags: Sequence[str], headers: Path | None = No
         ["g++", *host_cuda.FLAGS, "-isystem", str(host_cuda.cuda_headers()), *shared, "-x", "c++", "-c", str(unit)]
         for unit in KERNEL_UNITS
     ]
-    objects = _compile(jobs, library.parent / f"{library.stem}-objects")
-    script = f"-Wl,--version-script={PLUGINS / 'plugin_library.map'}"
+    script = PLUGINS / "plugin_library.map"
     # The run-time libraries of the sanitizers are in the program, not here.
     undefined = [] if any("sanitize" in flag for flag in flags) else ["-Wl,--no-undefined"]
-    _run(["g++", "-shared", *flags, script, *undefined, *objects, "-ldl", "-o", str(library)])
-    return library
+    link = ["g++", "-shared", *flags, f"-Wl,--version-script={script}", *undefined]
+    return _build("libcornernet_plugins.so", jobs, link, [script])
 
 
-def build_harness(program: Path, flags: Sequence[str]) -> Path:
+def build_harness(flags: Sequence[str]) -> Path:
     """Build the harness, with memory of the CPU for its device; ``flags`` link what a sanitized library needs."""
-    objects = _compile([plugin_command(unit, []) for unit in HARNESS_UNITS], program.parent / f"{program.stem}-objects")
-    _run(["g++", *flags, *objects, "-ldl", "-o", str(program)])
-    return program
+    return _build("plugin_harness", [plugin_command(unit, []) for unit in HARNESS_UNITS], ["g++", *flags])
 
 
 def plugin_command(unit: Path, flags: Sequence[str], headers: Path | None = None) -> list[str]:
@@ -96,14 +92,7 @@ def plugin_command(unit: Path, flags: Sequence[str], headers: Path | None = None
     return ["g++", "-std=c++17", *STRICT, *system, f'-DCORNERNET_VERSION="{__version__}"', *flags, "-c", str(unit)]
 
 
-def _compile(jobs: Sequence[list[str]], folder: Path) -> list[str]:
-    folder.mkdir()
-    objects = [str(folder / f"{Path(job[-1]).stem}.o") for job in jobs]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, [[*job, "-o", made] for job, made in zip(jobs, objects, strict=True)]))
-    return objects
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own compiler line
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-4000:]}"
+def _build(name: str, jobs: Sequence[list[str]], link: list[str], inputs: Sequence[Path] = ()) -> Path:
+    objects = [f"{Path(job[-1]).stem}.o" for job in jobs]
+    compiling = [[*job, "-o", made] for job, made in zip(jobs, objects, strict=True)]
+    return build_cache.build([compiling, [[*link, *objects, "-ldl", "-o", name]]], [name], inputs=inputs) / name
