@@ -176,17 +176,15 @@ def test_equal_warnings_are_said_once(tmp_path):
     assert len(said) == 1
 
 
-def load_in_a_process(arguments):
-    folder, cache = arguments
-    program.SOURCES = folder
+def load_in_a_process(cache):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return [load_program("scale", HOPPER, cache).code for _ in range(20)]
 
 
-def test_processes_may_fill_one_cache_at_once(sources, cache):
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        found = pool.map(load_in_a_process, [(sources, cache)] * 4, chunksize=1)
+def test_processes_may_fill_one_cache_at_once(cache):
+    with multiprocessing.get_context("fork").Pool(4) as pool:  # forked, they find the kernels of the fixture
+        found = pool.map(load_in_a_process, [cache] * 4, chunksize=1)
     assert {code for codes in found for code in codes} == {load_program("scale", HOPPER, cache).code}
     assert len(list(cache.iterdir())) == 1
 
