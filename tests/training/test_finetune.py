@@ -81,6 +81,7 @@ def test_a_size_that_the_network_cannot_take_is_refused():
         adapt(checkpoint_of(SMALL), ("wide", "tall"), (64, 63))
 
 
+@pytest.mark.slow
 def test_fitting_from_a_checkpoint_goes_on_from_its_weights(checkpoint_path, tmp_path, capsys):
     recipe = replace(TINY, steps=1, learning_rate=1e-30)
     path = fit(FitRequest(recipe, tmp_path, checkpoint=checkpoint_path), Rectangles())
@@ -93,6 +94,7 @@ def test_fitting_from_a_checkpoint_goes_on_from_its_weights(checkpoint_path, tmp
     assert "note: the last layers of the heat branches begin anew, for 2 classes\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resuming_with_another_checkpoint_is_refused(checkpoint_path, tmp_path):
     fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=checkpoint_path), Rectangles())
     other = tmp_path / "last.safetensors"
@@ -100,6 +102,7 @@ def test_resuming_with_another_checkpoint_is_refused(checkpoint_path, tmp_path):
         fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=other, resume=True), Rectangles())
 
 
+@pytest.mark.slow
 def test_resuming_needs_the_checkpoint_no_more_and_keeps_what_travelled_with_it(tmp_path, monkeypatch, capsys):
     # As a published one: another network than the recipe's, and another normalisation than the default.
     begun = tmp_path / "foreign.safetensors"
@@ -121,6 +124,7 @@ def test_resuming_needs_the_checkpoint_no_more_and_keeps_what_travelled_with_it(
     assert "begin anew" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resuming_before_the_first_weights_were_written_asks_for_the_checkpoint(checkpoint_path, tmp_path):
     fit(FitRequest(replace(TINY, steps=1), tmp_path, checkpoint=checkpoint_path), Rectangles())
     (tmp_path / "last.safetensors").unlink()

@@ -71,6 +71,7 @@ def interrupt_twice():
 # Interrupts.
 
 
+@pytest.mark.slow
 def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_bytes(
     straight, at_step, tmp_path, capsys
 ):
@@ -82,6 +83,7 @@ def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_
     assert trained(tmp_path, resume=True).read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait_for_the_step(straight, at_step, tmp_path):
     at_step(4, interrupt_twice)
     with pytest.raises(KeyboardInterrupt):
@@ -118,6 +120,7 @@ def test_interrupts_are_as_before_when_training_has_ended(at_step, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_130_its_workers_with_it_and_resumes_with_the_stored_recipe(tmp_path):
     data = coco_folder(tmp_path / "data")
     paths = ["fit", "--config", "cornernet-tiny", "--data", str(data)]
@@ -189,6 +192,7 @@ def straight_best(tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "step"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 6)])
 def test_weights_that_a_kill_missed_after_the_state_are_written_on_resuming(straight_best, tmp_path, file, step):
     output = tmp_path / "killed"
