@@ -23,6 +23,7 @@ def overflowing(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_both_steps_are_verified_and_inputs_and_outputs_stay_float32(tmp_path):
     # The shipped model: with random weights detections are all near-ties, which half precision decides otherwise.
     assert main([str(SHIPPED), "--output", str(tmp_path / "half"), "--precision", "fp16"]) == 0
@@ -46,6 +47,7 @@ def test_an_overflow_names_its_layer_and_value_and_writes_nothing(overflowing, t
     assert not (tmp_path / "half").exists()
 
 
+@pytest.mark.slow
 def test_force_keeps_a_network_that_overflows_and_says_so(overflowing, tmp_path, capsys):
     flags = ["--output", str(tmp_path / "half"), "--precision", "fp16", "--force"]
     assert main([str(overflowing), *flags]) == 0
@@ -55,6 +57,7 @@ def test_force_keeps_a_network_that_overflows_and_says_so(overflowing, tmp_path,
     assert not read_manifest(tmp_path / "half").verification.passed
 
 
+@pytest.mark.slow
 def test_pictures_of_ones_own_are_what_is_compared(checkpoint_path, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -76,6 +79,7 @@ def test_a_folder_without_pictures_is_refused_before_any_work(checkpoint_path, t
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.slow
 def test_force_does_not_hide_an_overflow_that_changes_nothing(tmp_path, capsys):
     path, model = tmp_path / "hot.safetensors", small_model()
     model.hourglasses[1].keep[0].second[1].bias.data[0] = -1e6  # a ReLU behind it makes it 0

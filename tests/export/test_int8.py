@@ -209,6 +209,7 @@ def test_a_bias_that_dwarfs_its_weights_does_not_overflow(model, ranges):
     assert values[f"{node.name}.bias.int"][0] * unit == pytest.approx(3, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("config", [SMALL, FIRE], ids=["residual", "fire"])
 def test_a_fresh_network_without_biases_is_quantised_too(config, target, images):
@@ -241,6 +242,7 @@ def test_with_every_group_in_float_the_outputs_are_equal(model, ranges, images, 
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_group_alone_in_float_gives_a_model_that_runs(model, ranges, images, target):
     expected = run(model, images[0])

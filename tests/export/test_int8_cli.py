@@ -79,6 +79,7 @@ def test_both_steps_are_verified_the_second_on_pictures_only(bundle8):
     assert [check.stage for check in verification.detections] == ["PyTorch -> ONNX Runtime", STAGE]
 
 
+@pytest.mark.slow
 def test_sizes_and_batches_are_tried_with_stretched_pictures(checkpoint_path, scenes, tmp_path):
     more = ["--size", "63x95", "--size", "95x63", "--batch", "2", "--force"]  # detections of random weights may be off
     assert int8(checkpoint_path, tmp_path / "two", scenes, *more) == 0

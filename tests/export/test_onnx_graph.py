@@ -230,6 +230,7 @@ def test_batch_norm_statistics_are_in_the_convolutions(exported, image, expected
 # Other networks.
 
 
+@pytest.mark.slow
 def test_network_of_one_stack():
     torch.manual_seed(0)
     model = CornerNet(ONE_STACK).eval()
@@ -267,6 +268,7 @@ def test_bundle_and_file_say_the_same(bundle_path, exported):
     assert json.loads(metadata.value)["spec"] == manifest["spec"]
 
 
+@pytest.mark.slow
 def test_graph_of_fire_units_has_concatenations_and_deconvolutions_too():
     spec = replace(SMALL_SPEC, modulus=FIRE.modulus, stride=FIRE.stride, input_size=(63, 63), largest_size=(63, 63))
     counts = operators(build_onnx(fold_batch_norms(CornerNet(FIRE).eval()), spec))

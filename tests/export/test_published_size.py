@@ -55,6 +55,9 @@ print(json.dumps({
 """
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.serial]  # a time limit is part of the promise
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("published") / "model.onnx"

@@ -49,6 +49,7 @@ def detect(program, detector, frame):
     return detections.read(output, 0), want.above(0.1)
 
 
+@pytest.mark.slow
 def test_every_detection_of_unseen_scenes_is_found_where_it_is(program, detector):
     total = matched = 0
     for index in range(SCENES):

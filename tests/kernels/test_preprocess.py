@@ -94,6 +94,7 @@ def check(program, frames, placements, normalisation, *, half=False, **memory):
 sides = st.integers(1, 150)
 
 
+@pytest.mark.slow
 @on_the_host
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(
@@ -163,6 +164,7 @@ def test_sanitizers_find_nothing(sanitized, size, native, upside_down):
         check(sanitized, [noise(size)], [view], BGR, half=True, upside_down=upside_down, gap=2)
 
 
+@pytest.mark.slow
 @on_the_host
 def test_thread_sanitizer_finds_no_race(threaded):
     small = (15, 31)

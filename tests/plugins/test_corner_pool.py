@@ -151,6 +151,7 @@ def test_padding_channels_of_zeros_stay_zeros(counting, corner):
     assert not result.packed[..., 9:].any()
 
 
+@pytest.mark.slow
 @on_the_host
 def test_more_planes_than_blocks_are_pooled_in_turn(plain):
     check(plain, Case(TOP_LEFT, LINEAR_HALF, (1, 65600, 2, 3)))  # a grid has 65,536

@@ -42,6 +42,7 @@ def same_weights(first, second):
 # Shapes.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_recipe")
 def test_shapes_are_fresh_scenes_of_the_seed_unvaried_and_validated_on_others(tmp_path, capsys):
     assert command("shapes", tmp_path / "out") == 0
@@ -56,6 +57,7 @@ def test_shapes_are_fresh_scenes_of_the_seed_unvaried_and_validated_on_others(tm
     assert np.any(validation[0].image[:100, :100] != ShapeScenes(SHORT.seed, 1)[0].image[:100, :100])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_recipe")
 def test_flags_take_the_place_of_the_recipe(tmp_path):
     flags = ["--steps", 2, "--batch", 1, "--learning-rate", 0.001, "--schedule", "step", "--seed", 7]
@@ -65,6 +67,7 @@ def test_flags_take_the_place_of_the_recipe(tmp_path):
     assert {name: recipe[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_recipe")
 def test_resume_goes_on_and_refuses_other_flags(tmp_path, capsys):
     assert command("shapes", tmp_path / "out") == 0
@@ -87,6 +90,7 @@ def test_a_folder_gives_the_classes_and_is_varied_as_the_recipe_says(tmp_path, c
     assert load_state(tmp_path / "out" / "state.pt").identity["recipe"]["augmentation"]["flip"] == 0.5
 
 
+@pytest.mark.slow
 def test_validation_picks_the_best_and_is_logged(tmp_path, monkeypatch):
     recipe = replace(TINY, steps=60, batch=3, validate_every=20, ema_decay=0.9)
     monkeypatch.setitem(RECIPES, "cornernet-tiny", recipe)
@@ -185,6 +189,7 @@ def test_short_trainings_are_validated_ten_times_unless_a_flag_says_how_often(
     assert (recipe.validate_every, recipe.save_every) == (validate_every, save_every)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_recipe")
 def test_resuming_takes_the_stored_recipe(tmp_path, capsys):
     data = coco_folder(tmp_path / "data")
@@ -262,6 +267,7 @@ def published_tensor(name, shape):
     return torch.ones(shape) if name.endswith(("weight", "running_var")) else torch.zeros(shape)
 
 
+@pytest.mark.slow
 def test_a_published_pickle_is_trained_on_with_other_classes(tmp_path):
     torch.manual_seed(5)
     shapes = published_layouts.princeton(published_layouts.SQUEEZE)

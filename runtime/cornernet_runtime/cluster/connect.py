@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -87,6 +88,23 @@ def join(address: str, part: Literal["data", "serve"] = "data", **own: Any) -> N
 
 
 @contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Put back the handler of SIGTERM after the block: Ray sets its own, and leaves it behind when it is shut down.
+
+    Off the main thread this does nothing, and nor does Ray.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:  # one that Python did not set and cannot name
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
     """Stay connected to Ray while the block lasts; a connection that this process has already is used, and stays.
 
@@ -100,14 +118,15 @@ def connected(address: str) -> Iterator[None]:
         with _quiet(ray):
             yield
         return
-    join(address, num_cpus=default_threads())
-    ray = import_ray()
-    try:
-        with _quiet(ray):
-            yield
-    finally:
-        with contextlib.redirect_stdout(io.StringIO()):  # it repeats there what it held back of workers that died
-            ray.shutdown()
+    with sigterm_kept():
+        join(address, num_cpus=default_threads())
+        ray = import_ray()
+        try:
+            with _quiet(ray):
+                yield
+        finally:
+            with contextlib.redirect_stdout(io.StringIO()):  # it repeats there what it held back of workers that died
+                ray.shutdown()
 
 
 def one_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.cluster.connect import sigterm_kept
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.errors import ServeError
 
@@ -56,11 +57,12 @@ def serve(request: ServeRequest, say: Callable[[str], None]) -> signal.Signals:
         except ImportError as error:
             raise ServeError(f'the service needs {error.name}; pip install "cornernet-trt[cluster]"') from error
         replicas = Replicas(request, metrics.count_retry)
-        try:
-            replicas.connect()
-            return asyncio.run(_serve(request, replicas, metrics, listening, say))
-        finally:
-            replicas.stop()
+        with sigterm_kept():
+            try:
+                replicas.connect()
+                return asyncio.run(_serve(request, replicas, metrics, listening, say))
+            finally:
+                replicas.stop()
     finally:
         listening.close()
 

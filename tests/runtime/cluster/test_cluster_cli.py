@@ -45,6 +45,19 @@ with connected(sys.argv[1]):
 print("another")
 """
 
+# Uses Ray, and waits for a signal afterwards; a handler that is set before is there again.
+AFTERWARDS = """
+import signal, sys, time
+from cornernet_runtime.cluster.connect import connected
+for handler in (signal.SIG_IGN, signal.SIG_DFL):
+    signal.signal(signal.SIGTERM, handler)
+    with connected(sys.argv[1]):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is handler, signal.getsignal(signal.SIGTERM)
+print("finished", flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def run(bundle_path, ray_address):
@@ -127,6 +140,16 @@ def test_the_end_of_a_connection_writes_nothing_of_rays(ray_address):
     command = (sys.executable, "-c", REPEATED, ray_address)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert (done.returncode, done.stdout) == (0, "a line of ours\nanother\n"), done.stderr
+
+
+def test_sigterm_after_a_run_ends_the_process_as_before_it(ray_address):
+    command = (sys.executable, "-c", AFTERWARDS, ray_address)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:  # noqa: S603 - ours
+        said = process.stdout.readline()
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert (said, process.returncode, errors) == ("finished\n", -signal.SIGTERM, "")
 
 
 def wait_until_still(folder):

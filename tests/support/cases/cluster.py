@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from places import SOURCE_ROOTS
 
+from cornernet_runtime.cluster.connect import sigterm_kept
 from cornernet_runtime.cluster.request import ClusterRequest
 from cornernet_runtime.cluster.run import detect_on_cluster
 
@@ -26,11 +27,12 @@ def ray_of_this_machine():
             yield ray.get_runtime_context().gcs_address
             return
         options = {"num_cpus": 2, "object_store_memory": 150 * 1024**2, "include_dashboard": False}
-        ray.init("local", **options, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
-        try:
-            yield ray.get_runtime_context().gcs_address
-        finally:
-            ray.shutdown()
+        with sigterm_kept():
+            ray.init("local", **options, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+            try:
+                yield ray.get_runtime_context().gcs_address
+            finally:
+                ray.shutdown()
 
 
 def assert_same(found, expected):
