@@ -352,6 +352,7 @@ def test_a_checkpoint_can_be_judged_in_half_precision(tmp_path):
     assert found["torch-fp16"]["ap"] == pytest.approx(found["torch"]["ap"], abs=1)
 
 
+@pytest.mark.slow
 def test_detections_that_were_written_have_the_same_ap_in_a_script_of_its_own(tmp_path):
     export_bundle(ExportRequest(SHIPPED, tmp_path / "tiny"))
     write_shapes(tmp_path / "scenes", images=20, seed=6)

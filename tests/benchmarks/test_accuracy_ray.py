@@ -33,6 +33,7 @@ def measure(model, scenes, report, *options):
     return main(["accuracy", str(model), *map(str, places), *options])
 
 
+@pytest.mark.slow
 def test_ap_of_a_cluster_is_that_of_one_process_to_the_last_digit(bundle_path, scenes, tmp_path, ray_address):
     options = ("--flip",)
     assert measure(bundle_path, scenes, tmp_path / "one.json", *options) == 0
@@ -45,6 +46,7 @@ def test_ap_of_a_cluster_is_that_of_one_process_to_the_last_digit(bundle_path, s
     assert one["ar100"] > 0
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_ends_it_as_in_one_process(bundle_path, scenes, tmp_path, ray_address, capsys):
     (tmp_path / "images").mkdir()
     for path in (scenes / "images").iterdir():

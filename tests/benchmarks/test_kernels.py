@@ -158,6 +158,7 @@ def test_without_nvrtc_l2_is_skipped_by_name(capsys, monkeypatch):
     assert "L2 skipped: NVRTC is not installed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_l1_runs_the_tests_of_the_kernels_and_tells_which_failed(tmp_path):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)

@@ -52,6 +52,7 @@ def run(gpu_driver, kernel_cache):
 ONE_TIMED = "kernels.timed_cases = lambda kernel, rng: kernels.random_cases(kernel, rng, 1)"
 
 
+@pytest.mark.slow
 def test_on_a_gpu_cases_of_every_kernel_are_checked(run, tmp_path):
     status, said = run("", "--cases", "1", "--iterations", "0", "--json", str(tmp_path / "report.json"))
     assert status == 0, said
@@ -145,6 +146,7 @@ def test_a_kernel_that_is_wrong_on_a_gpu_is_a_failure(run):
     assert "values differ, first at [0, 0, 0, 0]: nan" in said
 
 
+@pytest.mark.slow
 def test_the_library_of_corner_pooling_is_built_by_nvcc(tmp_path):
     if (reason := pooling_library.why_not()) is not None:
         pytest.skip(reason)

@@ -32,6 +32,8 @@ from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.spec import Normalisation
 from cornernet_train.shapes_dataset import write_shapes
 
+pytestmark = pytest.mark.slow  # each builds, quantises or measures models
+
 SCENES = 10
 
 

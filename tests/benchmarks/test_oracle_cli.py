@@ -90,6 +90,7 @@ def test_the_report_has_each_repair_with_its_gain_and_interval(report):
     assert against["finding"]
 
 
+@pytest.mark.slow
 def test_tables_go_to_standard_output(bundle_path, data_set, report, capfd):
     assert run(bundle_path, data_set, "--against", bundle_path) == 0
     said = capfd.readouterr()
@@ -112,6 +113,7 @@ def test_tables_go_to_standard_output(bundle_path, data_set, report, capfd):
     )
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(bundle_path, data_set, tmp_path):
     assert run(bundle_path, data_set, "--against", bundle_path, "--picture", tmp_path / "a.png") == 0
     assert run(bundle_path, data_set, "--picture", tmp_path / "b.svg") == 0

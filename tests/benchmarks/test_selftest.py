@@ -123,6 +123,7 @@ def test_the_end_of_the_output_is_kept(plant):
 # The report.
 
 
+@pytest.mark.slow
 def test_layers_run_one_by_one_and_the_report_grows(plant):
     plant(L1=SOUND, L2='return Finding("skipped", "no compiler")', L5='raise KernelError("wrong")')
     reports = []
@@ -193,6 +194,7 @@ def test_the_document_has_every_key_of_the_report_in_order():
 # The command.
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_the_report(plant, tmp_path, capsys):
     plant(L1=SOUND, L4='return Finding("skipped", "not installed")')
     file = tmp_path / "report.json"
@@ -224,6 +226,7 @@ def test_what_was_found_is_not_broken_at_the_terminals_edge(plant, tmp_path, cap
     assert "1 skipped (L3)" in lines
 
 
+@pytest.mark.slow
 def test_a_failed_layer_ends_the_command_with_1_and_the_reason(plant, tmp_path, capsys):
     plant(L1='raise KernelError("the kernel is wrong")', L2=SOUND)
     assert cli.main(["selftest", "--layers", "L1,L2", "--report", str(tmp_path / "report.json")]) == 1
@@ -245,6 +248,7 @@ def test_without_a_name_the_report_lies_in_the_cache_folder(plant, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "planted"]
 
 
+@pytest.mark.slow
 def test_without_a_folder_for_the_report_a_warning_says_so_once(plant, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "file" / "cache"))
@@ -264,6 +268,7 @@ def test_a_usual_report_that_cannot_be_replaced_is_warned_of_once(plant, tmp_pat
     assert capsys.readouterr().err.count("warning: no report is kept: cannot write") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

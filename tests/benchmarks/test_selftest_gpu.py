@@ -36,6 +36,7 @@ def on_doubles(tensorrt, gpus, monkeypatch):
     return tensorrt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_doubles")
 @pytest.mark.parametrize("kind", ["bundle", "onnx"])
 def test_with_tensorrt_an_engine_is_built_aside_and_held_against_onnx_runtime(bundle, images, notes, kind):
@@ -62,6 +63,7 @@ def own_engine(on_doubles, bundle):  # noqa: ARG001 - builds it
     return bundle
 
 
+@pytest.mark.slow
 def test_a_bundles_own_engine_is_what_is_tested(own_engine, on_doubles, images, notes):
     built = (own_engine / "model.engine").read_bytes()
     on_doubles.build_errors = ["no engine is to be built"]
@@ -81,6 +83,7 @@ def test_a_bundles_own_engine_that_is_off_is_a_failure(own_engine, on_doubles, i
     assert found.said.startswith("the bundle's own engine, fp32: ")
 
 
+@pytest.mark.slow
 def test_an_engine_of_another_gpu_is_said_to_be_unused_and_another_is_built(own_engine, images, notes):
     file = own_engine / "bundle.json"
     content = json.loads(file.read_text())
@@ -94,6 +97,7 @@ def test_an_engine_of_another_gpu_is_said_to_be_unused_and_another_is_built(own_
     assert found.figures["detections_matched"] > 10
 
 
+@pytest.mark.slow
 def test_with_tensorrt_a_checkpoint_becomes_a_float16_engine_held_against_pytorch(on_doubles, notes):
     on_doubles.half = True
     found = find("L6", Request(scenes=2, frames=2), notes)
@@ -152,6 +156,7 @@ def test_a_gpu_without_tensorrt_runs_no_bundle(gpus, bundle_path, images, notes)
     assert "PyTorch runs a checkpoint only (.safetensors, .pkl, .pth), got small" in found.said
 
 
+@pytest.mark.slow
 def test_pytorch_on_the_gpu_is_asked_for_in_float16(gpus, tensorrt, checkpoint_path, images, notes, monkeypatch):
     """What opens it stands in for the GPU; the rest is as it is."""
     gpus.append(A_GPU)
@@ -211,6 +216,7 @@ ON_THE_CPU = """
     """
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_compared_and_timed_stage_by_stage(
     gpu_driver, kernel_cache, checkpoint_path, images, tmp_path, monkeypatch
 ):

@@ -18,6 +18,7 @@ from cornernet_export.model import CornerNet
 from cornernet_runtime.machine import ProbeError
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_a_checkpoint_is_exported_and_held_against_pytorch(checkpoint_path, images, notes):
     found = find("L6", request(checkpoint_path, images), notes)
@@ -56,6 +57,7 @@ def test_a_bundle_with_its_checkpoint_inside_is_held_against_it(whole_bundle, im
     assert sorted(whole_bundle.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_a_model_that_is_another_than_its_checkpoint_is_a_failure(bundle, images, notes):
     torch.manual_seed(1)
@@ -99,6 +101,7 @@ def test_a_model_held_against_nothing_is_partly_proven_if_it_is_timed_and_else_s
     assert (found.state, found.said.startswith("nothing was compared: no checkpoint")) == ("skipped", True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_an_engine_without_a_gpu_is_said_to_be_unused(whole_bundle, images, notes, monkeypatch):
     monkeypatch.setattr(selftest_path, "_has_engine", lambda model: model == whole_bundle)
@@ -108,6 +111,7 @@ def test_an_engine_without_a_gpu_is_said_to_be_unused(whole_bundle, images, note
     assert found.figures["detections_matched"] > 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_pictures_on_which_nothing_is_found_prove_nothing(whole_bundle, images, notes, monkeypatch):
     monkeypatch.setattr(selftest_run, "compare_detections", _nothing)
@@ -128,6 +132,7 @@ def test_scenes_of_other_classes_give_no_ap_and_without_detections_prove_nothing
     assert found.figures["ap_skipped"] == "the drawn scenes are of other classes than the model's"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
 @pytest.mark.usefixtures("gpus")
 def test_no_detection_on_scenes_of_the_models_classes_is_a_failure(notes, monkeypatch):
@@ -189,6 +194,7 @@ def test_a_model_that_is_not_there_is_a_failure(images, notes, model, said):
     assert (found.state, said in found.said) == ("failed", True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_memory_that_grows_is_a_failure(whole_bundle, images, notes, monkeypatch):
     sizes = iter([{"host_memory": 100.0}, {"host_memory": 120.5}])
@@ -199,6 +205,7 @@ def test_memory_that_grows_is_a_failure(whole_bundle, images, notes, monkeypatch
     assert found.figures["host_memory_after_mib"] == 120.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="the shipped model is part of a checkout only")
 @pytest.mark.skipif(kernels._why_no_gpu() is None, reason="there is a GPU here")
 def test_the_command_runs_the_shipped_model_on_scenes_with_ap(tmp_path, monkeypatch):

@@ -268,6 +268,7 @@ def test_the_soak_tells_memory_by_tenths_and_what_is_held(reports):
         assert 0 < soak["after"][name] <= soak["before"][name]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
 def test_what_leaks_is_a_failure(bundle_path, tmp_path, monkeypatch):
     kept, frames = [], stream_soak.Repeated.__iter__
@@ -296,6 +297,7 @@ def test_what_leaks_is_a_failure(bundle_path, tmp_path, monkeypatch):
 # The terminal.
 
 
+@pytest.mark.slow
 def test_tables_name_parts_stages_and_figures(bundle_path, clip, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     flags = ("--rounds", 1, "--frames", 20, "--live", 100, "--live-frames", 8, "--sources", 3, "--source-frames", 2)

@@ -211,6 +211,7 @@ def test_the_report_has_every_measurement_and_the_ap_of_the_very_file(tuned, dat
     assert report["fp32_ap"] > 70
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_ends_with_1_and_keeps_the_measurements(
     checkpoint_path, data_set, tmp_path, monkeypatch, capfd
 ):
@@ -227,6 +228,7 @@ def test_a_budget_that_cannot_be_met_ends_with_1_and_keeps_the_measurements(
     assert (report["complete"], report["best"]["within_budget"]) == (True, False)
 
 
+@pytest.mark.slow
 def test_force_writes_the_best_all_the_same(checkpoint_path, data_set, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(
         Workbench, "measure", lambda _self, groups, *, with_ap: Mix(groups, exactly(2.0), exactly(0.9), 10.0 + with_ap)
@@ -242,6 +244,7 @@ def test_force_writes_the_best_all_the_same(checkpoint_path, data_set, tmp_path,
     assert read_manifest(tmp_path / "out").spec.precision == "int8"
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_measured_marked_as_partial(
     checkpoint_path, data_set, tmp_path, monkeypatch, capfd
 ):
@@ -290,6 +293,7 @@ def test_mixes_are_timed_in_turn_with_float32_and_int8(bundle_path, data_set, tm
     assert seen == {"names": ["exact", "whole", "mixed"], "rounds": 10, "now": time.process_time}
 
 
+@pytest.mark.slow
 def test_a_mix_that_is_off_in_what_is_verified_is_written_with_a_warning(
     checkpoint_path, data_set, tmp_path, monkeypatch, capfd
 ):
@@ -351,6 +355,7 @@ def test_a_data_set_without_objects_ends_it_before_the_work(checkpoint_path, dat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_finds_nothing_in_float32_is_refused(checkpoint_path, data_set, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(Workbench, "ap_of", lambda *_: 0.0)
     assert run(checkpoint_path, data_set, tmp_path / "out") == 1

@@ -88,6 +88,7 @@ def test_every_example_is_short_says_what_to_type_and_has_a_test():
         assert f'"{path.name}"' in tests, path.name
 
 
+@pytest.mark.slow
 def test_opencv_loop_names_what_it_sees_and_writes_it_drawn(model, clip, scenes, tmp_path):
     assert_seen(lines_of("opencv_loop.py", model, clip, tmp_path / "out.mp4"), scenes)
     plain, drawn = decoded(clip), decoded(tmp_path / "out.mp4")
@@ -102,6 +103,7 @@ def test_pyav_frames_come_with_their_times(model, clip, scenes):
     assert_seen(lines, scenes)
 
 
+@pytest.mark.slow
 def test_crossings_are_those_of_the_shapes(model, clip, scenes):
     need("supervision", "trackers")
     boxes = np.array([scene.boxes for scene in scenes])
@@ -193,6 +195,7 @@ def run_gpu_example(how, **settings):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.mark.slow
 def test_gpu_frames_on_a_driver_that_computes_on_the_cpu(gpu_driver, kernel_cache):
     """All of "gpu_frames.py" but PyTorch's upload and the opening of an engine, for which there is no GPU."""
     run_gpu_example("host", LD_LIBRARY_PATH=str(gpu_driver), CORNERNET_CACHE=str(kernel_cache), FAKE_ORDER="-1")

@@ -24,6 +24,8 @@ from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture, write_picture
 from cornernet_train.shapes import make_scene
 
+pytestmark = pytest.mark.slow  # each builds, quantises or measures models
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):

@@ -157,6 +157,7 @@ def test_others_are_held_against_the_first(written):
 # The same comparison again.
 
 
+@pytest.mark.slow
 def test_two_runs_agree_within_the_spread_that_they_report(folder):
     scenes, tiny = folder / "scenes", folder / "tiny"
     contestants = tuple(parse_contestant(f"{tiny}{options}") for options in ("", ":flip"))

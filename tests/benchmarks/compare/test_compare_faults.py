@@ -12,6 +12,8 @@ from cornernet_bench.compare_contestant import parse_contestant
 from cornernet_bench.compare_expected import Expected
 from cornernet_bench.compare_report import CompareRequest
 
+pytestmark = pytest.mark.slow  # each builds, quantises or measures models
+
 SCENES = 8
 
 

@@ -13,6 +13,8 @@ from cornernet_bench.oracle_repairs import Difference
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.machine import has_bfloat16
 
+pytestmark = pytest.mark.slow  # each builds, quantises or measures models
+
 SCENES = 8
 BFLOAT16 = "@openvino-bf16"
 

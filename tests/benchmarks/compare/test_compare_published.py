@@ -9,7 +9,7 @@ from cases.compare import run
 from cases.report_schema import problems
 from places import SHIPPED
 
-pytestmark = pytest.mark.usefixtures("speeds_are_reported")
+pytestmark = [pytest.mark.usefixtures("speeds_are_reported"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
