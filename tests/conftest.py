@@ -14,7 +14,7 @@ import pytest
 from cases.small import SMALL_SPEC, small_model
 from doubles import api_surface, checked, cuda_doubles, tensorrt_doubles
 from filelock import FileLock
-from grouping import arrange, limit_threads
+from grouping import arrange, limit_threads, scheduler
 from host import host_cuda, kernel_host
 from places import ROOT, SUPPORT
 
@@ -31,9 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
     limit_threads(config)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     arrange(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return scheduler(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

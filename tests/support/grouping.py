@@ -1,15 +1,15 @@
-"""Marks by what a test uses, and which tests share a worker of pytest-xdist."""
+"""Marks by what a test uses, and which tests share a worker of pytest-xdist.
+
+Its own groups (``--dist loadgroup``, pytest-xdist 3.8) do nothing under pytest 9.2, without a word.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-import pytest
-from places import ROOT
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import pytest
 
 # Fixtures by the mark that their tests get. `compiled`: needs a C, C++ or CUDA compiler.
 USES = {
@@ -21,8 +21,13 @@ USES = {
     "ray": {"ray_address"},
     "train": {"runs", "straight", "straight_best", "stopped"},
 }
-# Each stays on one worker, in this order, which is that of the time they take; other files follow.
-FIRST = ("ray", "serial")
+# Files that share a worker: two Rays at once would compete for the machine. They start first, since they take longest.
+GROUPS = {
+    "ray": (
+        *("tests/runtime/cluster/", "tests/runtime/serve/"),
+        *("tests/benchmarks/test_accuracy_ray.py", "tests/benchmarks/test_serve_bench.py"),
+    ),
+}
 # With two workers on two cores, further threads only take turns.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
@@ -35,15 +40,13 @@ def limit_threads(config: pytest.Config) -> None:
 
 
 def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their fixtures; under pytest-xdist, keep each file on one worker and start the longest first."""
+    """Mark tests by their fixtures; in a worker of pytest-xdist, put what takes longest first."""
     if (times := int(os.environ.get("CORNERNET_SOAK", "1"))) > 1:
         _scale_examples(items, times)
     for item in items:
         for mark, fixtures in USES.items():
             if fixtures & set(getattr(item, "fixturenames", ())):
                 item.add_marker(mark)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
     if hasattr(config, "workerinput"):
         items.sort(key=_rank)
 
@@ -58,17 +61,25 @@ def _scale_examples(items: list[pytest.Item], times: int) -> None:
         test._hypothesis_internal_use_settings = more
 
 
-def _group(item: pytest.Item) -> str:
-    """Return the group of a test: that of its mark, or its file, whose fixtures are then made once."""
-    for name in FIRST:
-        if item.get_closest_marker(name) is not None:
-            return name
-    return item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+def scheduler(config: pytest.Config, log: object) -> object:
+    """Return what hands tests to workers: a file, whose fixtures are then made once, or a group of files at a time."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - only where there are workers
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Scheduler(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """Return the name of the group that a test is in, or its file."""
+    file = nodeid.partition("::")[0]
+    return next((name for name, places in GROUPS.items() if file.startswith(places)), file)
 
 
 def _rank(item: pytest.Item) -> int:
-    group = item.get_closest_marker("xdist_group").args[0]
-    order: Sequence[str] = (*FIRST, *LONGEST)
+    group, order = group_of(item.nodeid), (*GROUPS, *LONGEST)
     return order.index(group) if group in order else len(order)
 
 
