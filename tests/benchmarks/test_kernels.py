@@ -58,6 +58,7 @@ def test_blocks_in_flight_worked_out_by_hand(architecture, registers, shared, th
 # The table.
 
 
+@pytest.mark.slow
 @with_nvrtc
 @pytest.mark.parametrize(
     ("source", "architecture"),

@@ -89,6 +89,7 @@ def test_a_crash_after_the_end_is_a_failure(plant):
     assert found.figures == {"count": 3}
 
 
+@pytest.mark.slow
 def test_a_layer_that_hangs_is_ended_with_all_that_it_started(plant):
     plant(L5='child = subprocess.Popen(["sleep", "600"])\nnotes.keep(pid=child.pid)\ntime.sleep(600)')
     found, _ = run("L5", limit_s=8)

@@ -118,6 +118,7 @@ def test_the_metadata_says_what_the_file_takes(dynamic, several):
     assert listed.sizes == ((63, 95), (95, 63))
 
 
+@pytest.mark.slow
 def test_a_dynamic_model_reaches_1023_by_default(checkpoint_path, tmp_path):
     request = ExportRequest(checkpoint_path, tmp_path / "bundle", dynamic=True)
     assert export_bundle(request).spec.largest_size == (1023, 1023)
@@ -172,6 +173,7 @@ def test_sizes_that_cannot_be_are_named(checkpoint_path, tmp_path, capsys, flags
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [["--dynamic", "--size", "15x15"], ["--dynamic", "--size", "31x15"], ["--size", "15x31", "--size", "31x15"]],

@@ -79,6 +79,7 @@ def largest_error(expected, found):
 # What is computed.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fixture", "shapes"),
     [
@@ -162,6 +163,7 @@ def pooling_model(path, corner, shape):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "tolerance"),
     [

@@ -26,7 +26,13 @@ LATE, CHANCE = -1, 20
 LATE_ONES = (pipeline_cases, capture_cases, scene_cases, stage_cases, ring_cases, stream_cases)
 ORDERS = (*((module, LATE) for module in LATE_ONES), (ring_cases, CHANCE))
 CASES = [
-    pytest.param(module.__name__, order, name, id=f"{name}-{'late' if order == LATE else 'by chance'}")
+    pytest.param(
+        module.__name__,
+        order,
+        name,
+        id=f"{name}-{'late' if order == LATE else 'by chance'}",
+        marks=[pytest.mark.slow] if module is scene_cases or order == CHANCE else [],
+    )
     for module, order in ORDERS
     for name in cases_of(module)
 ]

@@ -102,6 +102,7 @@ def test_interrupts_are_as_before_when_training_has_ended(begun):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_130_its_workers_with_it_and_resumes_with_the_stored_recipe(tmp_path):
     data = coco_folder(tmp_path / "data")
     paths = ["fit", "--config", "cornernet-tiny", "--data", str(data)]
@@ -177,6 +178,7 @@ def whole(tmp_path_factory):
 
 
 # A resumed training writes both files of its state before it goes on.
+@pytest.mark.slow
 @pytest.mark.parametrize(("begun", "file", "step"), [(0, 1, 2), (0, 2, 2), (2, 3, 4), (2, 4, 4), (4, 3, 6)])
 def test_weights_that_a_kill_missed_after_the_state_are_written_on_resuming(whole, tmp_path, begun, file, step):
     output = tmp_path / "killed"

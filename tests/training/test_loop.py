@@ -146,6 +146,7 @@ def test_the_loss_of_a_fixed_set_falls(runs):
     assert np.mean(totals[-3:]) < np.mean(totals[:3]) / 2
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_too_and_otherwise(runs, tmp_path):
     path = trained(tmp_path, replace(TINY, bfloat16=True), log_every=5)
     detection = [row["detection"] for row in rows(tmp_path)]

@@ -86,6 +86,7 @@ def losses(folder):
 # Bit for bit.
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_training_ends_like_a_straight_one_bit_for_bit(straight, stopped, tmp_path):
     output = shutil.copytree(stopped, tmp_path / "resumed")
     assert load_state(output / "state.pt").step == 4
@@ -98,6 +99,7 @@ def test_a_stopped_and_resumed_training_ends_like_a_straight_one_bit_for_bit(str
     assert losses(straight) == losses(output)
 
 
+@pytest.mark.slow
 def test_a_training_may_be_stopped_again_and_again(straight, stopped, tmp_path):
     output = shutil.copytree(stopped, tmp_path / "resumed")
     for stop_at in (1, 2, 5):
@@ -216,6 +218,7 @@ def start(output):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_resumes_to_the_same_end_and_truncates_nothing(tmp_path):
     killable(tmp_path / "straight", resume=False)
     output, chance, seen = tmp_path / "killed", np.random.default_rng(0), set()
@@ -250,6 +253,7 @@ def _stamp(output):
 # A full disk.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("full_from", "file"), [("the beginning", "last.safetensors"), ("the first step", "state.pt")])
 def test_a_disk_that_fills_up_ends_training_and_leaves_the_last_save_whole(
     straight, stopped, tmp_path, full_from, file

@@ -54,6 +54,7 @@ def average_precision(folder, targets):
     return evaluate(detector, folder / "annotations.json", folder / "images").metrics
 
 
+@pytest.mark.slow
 def test_targets_decode_to_an_ap_of_100(targets, tmp_path):
     write_shapes(tmp_path / "set", SCENES, SEED)
     assert 0 < sum(map(shared, targets)) < SCENES / 5

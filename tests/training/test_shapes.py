@@ -199,6 +199,7 @@ def overlapping(boxes):
     return wide & high
 
 
+@pytest.mark.slow
 def test_scenes_hold_the_shares_of_hard_objects_that_they_promise():
     counts = dict.fromkeys(("small", "medium", "large", "beside one of its class", "cut"), 0)
     total = 0

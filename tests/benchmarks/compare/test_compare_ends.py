@@ -89,6 +89,7 @@ def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
 # Times that spread.
 
 
+@pytest.mark.slow
 def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(latency_report, "MOST_SPREAD", -1)  # so that any times do
     tiny = folder / "tiny"
@@ -139,6 +140,7 @@ def test_where_all_fail_the_first_error_is_told(folder, capfd):
     ]
 
 
+@pytest.mark.slow
 def test_a_first_that_fails_while_others_are_held_against_it_is_blamed_itself(folder, tmp_path, monkeypatch):
     first, maps = folder / "tiny", Detector.corner_maps
 

@@ -282,6 +282,7 @@ def test_a_run_that_is_stopped_leaves_what_was_done(bundle_path, long_clip, tmp_
         assert sum(frame.samples for frame in container.decode(audio=0)) > 8000
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_one_line_and_what_was_done_is_kept(bundle_path, long_clip, tmp_path):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -65,6 +65,7 @@ def recorded(folder, first, count=50, **options):
 # Servers that go and come back.
 
 
+@pytest.mark.slow
 @need_ffmpeg()
 @pytest.mark.parametrize("policy", ["every", "newest"])
 def test_a_server_that_is_killed_stalled_and_restarted_is_connected_again(detector, policy):
@@ -94,6 +95,7 @@ def after_state(stream, state, action):
     action()
 
 
+@pytest.mark.slow
 @need_ffmpeg()
 def test_a_stream_over_udp_that_falls_silent_is_waited_for():
     port = free_port(socket.SOCK_DGRAM)
@@ -193,6 +195,7 @@ def test_segments_that_come_again_with_a_new_connection_are_given_once(tmp_path)
     assert source.connections == 2
 
 
+@pytest.mark.slow
 def test_garbage_is_counted_and_the_stream_goes_on(tmp_path, detector):
     parts = [recorded(tmp_path, first) for first in (0, 100, 200)]
     noise = np.random.default_rng(8).bytes(200_000)

@@ -268,6 +268,7 @@ def test_a_program_that_is_killed_leaves_all_but_the_last_second(tmp_path):
     assert [seconds for seconds, _ in written] == [Fraction(n, 25) for n in range(len(written))]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_named_and_what_was_written_is_kept(tmp_path):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

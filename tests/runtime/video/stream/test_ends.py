@@ -242,6 +242,7 @@ def test_a_program_can_end_while_a_stream_is_open(bundle_path):
     assert (output, errors, process.returncode) == ("0\n", "", 0)
 
 
+@pytest.mark.slow
 def test_memory_threads_and_descriptors_stay_as_they_are(detector):
     frames = list(moving_shapes(8, (360, 640)))
 

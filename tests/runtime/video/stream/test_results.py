@@ -100,6 +100,7 @@ def test_every_makes_the_source_wait_for_the_consumer(detector):
     assert stream.statistics.dropped == 0
 
 
+@pytest.mark.slow
 def test_newest_drops_what_is_stale_counts_it_and_lags_no_more_than_a_frame_takes(detector, monkeypatch):
     slow(detector, 0.04, monkeypatch)
     source = Frames(Ticking(240, fps=60), live=True)
@@ -161,6 +162,7 @@ class Cores:
             time.sleep(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("read", "detect", "consume"), [(0.04, 0.16, 0.12), (0.12, 0.12, 0), (0, 0.24, 0.08)])
 def test_stages_overlap_as_far_as_two_cores_allow(detector, monkeypatch, read, detect, consume):
     cores, nothing = Cores(2), detector(next(moving_shapes(1)))
