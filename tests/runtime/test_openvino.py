@@ -16,7 +16,7 @@ import onnx
 import pytest
 from cases.small import SMALL_SPEC, small_model
 from onnx import TensorProto, helper
-from places import ROOT, SHIPPED
+from places import ROOT, SHIPPED, python_path
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.corner_pool import OPSET, pool_function
@@ -48,7 +48,7 @@ needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not 
 
 def run_apart(code, path, **variables):
     """Run code in a process of its own, which finds the path of a model as its first argument."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), **variables}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime"), **variables}
     command = [sys.executable, "-c", code, str(path)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
 

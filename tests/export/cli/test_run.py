@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from cases.export_cli import content_of
 from cases.small import SMALL_SPEC, small_model
+from places import python_path
 
 from cornernet_export import bundle_export
 from cornernet_export.checkpoint import save_checkpoint
@@ -36,7 +37,7 @@ def run(tmp_path_factory, checkpoint_path):
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": python_path(*sys.path)},
     )
     return output, process
 
