@@ -54,7 +54,7 @@ def noisy(call, name, seed):
     return moved
 
 
-def perturbed(outputs, images, name, seed):
+def perturbed(outputs, images, name, seed, size=SIZE):
     """Return copies of a network's outputs [N, C, h, w] with the noise of each image [3, H, W]."""
     import numpy as np  # noqa: PLC0415 - also loaded into processes that never run a network
 
@@ -66,7 +66,7 @@ def perturbed(outputs, images, name, seed):
         generator = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(image.tobytes())])
         for output in outputs:
             largest = np.abs(output[index]).max(where=np.isfinite(output[index]), initial=0)
-            output[index] += generator.uniform(-SIZE, SIZE, output[index].shape).astype(output.dtype) * largest
+            output[index] += generator.uniform(-size, size, output[index].shape).astype(output.dtype) * largest
     return outputs
 
 
