@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from cases.small import FIRE, SMALL, SMALL_SPEC, small_model
-from noise.rounding import noisy
+from noise.rounding import exact, noisy
 from onnx import numpy_helper
 
 from cornernet_export import bundle_export
@@ -84,7 +84,7 @@ def export(tmp_path, exported_once):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bundle_export, "build_onnx", build)
             for backend in (TorchBackend, OnnxRuntimeBackend):
-                patch.setattr(backend, "__call__", noisy(without_noise(backend), backend.name, number))
+                patch.setattr(backend, "__call__", noisy(exact(backend), backend.name, number))
             try:
                 export_bundle(request, on_verified=seen.append)
             except VerificationError:
@@ -92,10 +92,6 @@ def export(tmp_path, exported_once):
         return Outcome(refused, *seen)
 
     return run
-
-
-def without_noise(backend):
-    return getattr(backend.__call__, "__wrapped__", backend.__call__)
 
 
 # Defects: each changes an exported model that is otherwise sound.

@@ -160,5 +160,6 @@ def test_the_planted_model_finds_its_objects(planted_model, planted):
         found = detector(grey(126, 190))
     assert [name for _, _, name in found] == [name for name, _, _ in planted]
     assert found.boxes == pytest.approx(np.array([box for _, box, _ in planted]), abs=0.05)  # as for planted boxes
-    # Scores pass through a logit and a sigmoid in float32.
-    assert found.scores == pytest.approx(np.array([score for _, _, score in planted]), abs=1e-6)
+    # Scores pass through a logit and a sigmoid. Rounding moves a logit by 1e-6 of the largest, 12, and a score by a
+    # quarter of that at most.
+    assert found.scores == pytest.approx(np.array([score for _, _, score in planted]), abs=4e-6)

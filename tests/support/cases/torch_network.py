@@ -18,9 +18,8 @@ import pytest
 import torch
 from cases.small import SMALL_SPEC, small_model
 from doubles.device_double import HostCall
-from noise.margins import clear_detections
+from noise.margins import assert_found, clear_detections
 
-from cornernet_export.matching import box_iou
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu
 from cornernet_export.torch_work import GpuWork, give_back_pools
@@ -82,11 +81,8 @@ def pair(spec=SPEC, *, half=False, **options):
 def assert_same(fast, slow, frame, found=None):
     """Assert that a detector finds what another does, down to a score of 0.1 and but for near ties."""
     want, found = clear_detections(slow, frame), fast(frame) if found is None else found
-    assert len(want) >= LEAST
-    same = (box_iou(want.boxes, found.boxes) >= 0.95) & (want.labels[:, None] == found.labels)
     # Heat in float16 has steps of 1/1000 of it; a score is the mean of two sigmoids.
-    same &= np.abs(want.scores[:, None] - found.scores) <= 2e-3
-    assert same.any(axis=1).all(), f"{int((~same.any(axis=1)).sum())} of {len(want)} are not found"
+    assert_found(want, found, LEAST, iou=0.95, score=2e-3)
 
 
 def detections_are_those_of_the_cpu():

@@ -31,6 +31,14 @@ def clear_detections(detector, frame, score=0.1):
     return Detections(found.boxes[clear], found.scores[clear], found.labels[clear], found.class_names)
 
 
+def assert_found(want, found, least, *, iou=0.99, score=1e-4):
+    """Assert that at least so many detections are wanted, and that each has a counterpart among those found."""
+    assert len(want) >= least, f"{len(want)} detections are clear"
+    alike = (box_iou(want.boxes, found.boxes) >= iou) & (want.labels[:, None] == found.labels)
+    alike &= np.abs(want.scores[:, None] - found.scores) <= score
+    assert alike.any(axis=1).all(), f"{int((~alike.any(axis=1)).sum())} of {len(want)} are not found"
+
+
 class _Wavering:
     """A backend whose maps of an image are found once and have other noise in each draw but the first, number 0."""
 

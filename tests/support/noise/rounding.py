@@ -54,6 +54,11 @@ def noisy(call, name, seed):
     return moved
 
 
+def exact(backend):
+    """Return the call of a backend's class without noise."""
+    return getattr(backend.__call__, "__wrapped__", backend.__call__)
+
+
 def perturbed(outputs, images, name, seed, size=SIZE):
     """Return copies of a network's outputs [N, C, h, w] with the noise of each image [3, H, W]."""
     import numpy as np  # noqa: PLC0415 - also loaded into processes that never run a network
