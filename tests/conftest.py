@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -16,7 +17,8 @@ from doubles import api_surface, checked, cuda_doubles, tensorrt_doubles
 from filelock import FileLock
 from grouping import arrange, limit_threads, scheduler
 from host import host_cuda, kernel_host
-from places import ROOT, SUPPORT
+from noise import rounding
+from places import ROOT, SUPPORT, python_path
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
@@ -29,6 +31,8 @@ MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 def pytest_configure(config: pytest.Config) -> None:
     limit_threads(config)
+    if rounding.install():
+        os.environ["PYTHONPATH"] = python_path(os.environ.get("PYTHONPATH", ""))  # for the processes that tests start
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

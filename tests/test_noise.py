@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from cases.small import small_model
-from noise.rounding import SIZE, noisy
+from noise.rounding import SIZE, exact, noisy
 from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_export.torch_backend import TorchBackend
@@ -19,7 +19,7 @@ from cornernet_runtime.maps import OUTPUT_NAMES
 def backends():
     """A network without noise, and with that of two seeds."""
     backend = TorchBackend(small_model())
-    plain = getattr(TorchBackend.__call__, "__wrapped__", TorchBackend.__call__)
+    plain = exact(TorchBackend)
     calls = (plain, noisy(plain, "torch", 1), noisy(plain, "torch", 2))
     return [functools.partial(call, backend) for call in calls]
 

@@ -83,6 +83,8 @@ def _summary(notes: Notes) -> str:
     if figures.get("detections_reference"):
         count = count_of(figures["detections_reference"], "detection")
         said.append(f"{figures['detections_matched']} of {count} matched those of {figures['held_against']}")
+        if ties := figures["detections_near_ties"] + figures["detections_extra_near_ties"]:
+            said.append(f"{ties} more differ by near ties only")
         if "ap_skipped" in figures:
             said.append(f"AP was not compared ({figures['ap_skipped']})")
     if "ap" in figures:

@@ -35,7 +35,7 @@ class PluginInfo:
     tensorrt: int
 
 
-def find_plugin(places: Iterable[Path] = (PACKAGED_PLUGIN, BUILT_PLUGIN)) -> Path | None:
+def find_plugin(places: Iterable[Path] | None = None) -> Path | None:
     """Return the library that ``CORNERNET_PLUGIN`` names, else the first of ``places`` that is there, else None.
 
     Args:
@@ -46,6 +46,7 @@ def find_plugin(places: Iterable[Path] = (PACKAGED_PLUGIN, BUILT_PLUGIN)) -> Pat
     """
     named = os.environ.get(PLUGIN_VARIABLE)
     if not named:
+        places = (PACKAGED_PLUGIN, BUILT_PLUGIN) if places is None else places
         return next((path for path in places if path.is_file()), None)
     if not Path(named).is_file():
         raise PluginError(f"{PLUGIN_VARIABLE} names no file: {named}; expected libcornernet_plugins.so")

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import python_path
 
 from cornernet_bench import cli, selftest
 from cornernet_bench.selftest import LAYERS, Finding, Outcome, Report, Request, joint_state, run_layer, without_user
@@ -336,7 +337,7 @@ def started(plant, tmp_path):
     (temporary := tmp_path / "temporary").mkdir()
     process = subprocess.Popen(  # noqa: S603 - this interpreter
         [*command, "--report", str(tmp_path / "report.json")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(temporary)},
+        env={**os.environ, "PYTHONPATH": python_path(*sys.path), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

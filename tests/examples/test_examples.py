@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from cases.video_clips import decoded
-from places import ROOT, SOURCE_ROOTS, SUPPORT
+from places import ROOT, SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime import Detector
@@ -58,7 +58,7 @@ def command(name, *arguments):
 
 
 def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), **more}
+    return {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime"), **more}
 
 
 def lines_of(name, *arguments):
@@ -183,7 +183,7 @@ def test_the_web_socket_refuses_web_pages(server):
 def run_gpu_example(how, **settings):
     """Run gpu_frames.py in a process of its own, set up as ``gpu_example`` says; nothing may go wrong."""
     folders = [*SOURCE_ROOTS, SUPPORT]
-    path = os.pathsep.join(map(str, folders))
+    path = python_path(*folders)
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "cases.gpu_example", how],
         env=environment(**{"PYTHONPATH": path, **settings}),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import python_path
 
 from cornernet_export import bundle_export
 from cornernet_export.cli import main
@@ -122,7 +123,7 @@ def test_a_plugin_that_is_no_file_is_refused_before_the_export(checkpoint_path, 
 
 def test_a_bundle_gets_an_engine_without_pytorch():
     code = "import sys; sys.modules['torch'] = None; import cornernet_export.cli, cornernet_export.engine"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": python_path(*sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
 

@@ -14,6 +14,7 @@ import sys
 
 import pytest
 import torch
+from places import python_path
 
 from cornernet_export.model import CornerNet, preset
 
@@ -67,7 +68,7 @@ def report(tmp_path_factory):
         text=True,
         timeout=600,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": python_path(*sys.path)},
     )
     path.unlink(missing_ok=True)  # 0.8 GB
     assert process.returncode == 0, process.stderr

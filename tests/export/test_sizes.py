@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from cases.small import SMALL_SPEC, small_model
+from noise.margins import assert_found, clear_detections
 
 from cornernet_export.bundle_export import ExportRequest, _deployed_spec, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
@@ -152,11 +153,10 @@ def test_a_frame_goes_in_at_its_own_size(dynamic):
 def test_frames_of_one_size_share_a_run(dynamic):
     frames = [np.random.default_rng(seed).integers(0, 256, (60, 90, 3), dtype=np.uint8) for seed in range(3)]
     with Detector.open(dynamic, flip=True, scales=(0.5, 1)) as detector:
-        together, alone = detector.batch(frames), [detector(frame) for frame in frames]
-    for one, other in zip(together, alone, strict=True):
-        assert np.array_equal(one.labels, other.labels)
-        assert one.boxes == pytest.approx(other.boxes, abs=1e-3)  # ONNX Runtime tiles a batch otherwise
-        assert one.scores == pytest.approx(other.scores, abs=1e-5)
+        together = detector.batch(frames)
+        for frame, found in zip(frames, together, strict=True):
+            # ONNX Runtime tiles a batch otherwise, which rounds otherwise and decides near ties.
+            assert_found(clear_detections(detector, frame), found, least=10)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from cases import torch_network as torch_network_cases
 from cases.pipeline_run import cases_of
 from cases.small import small_model
-from places import SHIPPED, SOURCE_ROOTS, SUPPORT
+from places import SHIPPED, SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_bench.models import open_model
 from cornernet_export.checkpoint import load_checkpoint
@@ -45,7 +45,7 @@ def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
         "LD_LIBRARY_PATH": str(gpu_driver),
         "FAKE_ORDER": "-1",  # work is done as late as may be
         "CORNERNET_CACHE": str(kernel_cache),
-        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "PYTHONPATH": python_path(*folders),
     }
     command = [sys.executable, "-m", "cases.pipeline_run", str(report), "cases.torch_network"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from cases.small import SMALL_SPEC, small_model
 from doubles.triton_double import class_names, read_config, type_name
-from places import SHIPPED
+from places import SHIPPED, python_path
 
 from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
@@ -269,7 +269,7 @@ def test_a_repository_needs_neither_pytorch_nor_onnx(bundle_path, tmp_path):
         "from cornernet_export.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(bundle_path), "--triton", str(tmp_path / "models")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": python_path(*sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert done.returncode == 0, done.stderr
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases.detector import SIZES, SPEC, PlantedBackend, assert_equal, detect_planted, grey, missed, noise
+from cases.detector import (
+    SIZES,
+    SPEC,
+    PlantedBackend,
+    assert_equal,
+    assert_same_but_near_ties,
+    detect_planted,
+    grey,
+    noise,
+)
 from cases.small import SMALL_SPEC
 
 from cornernet_export.torch_backend import open_checkpoint
@@ -99,12 +108,8 @@ def test_detections_are_limited_and_descend(bundle_path):
 def test_detections_of_the_bundle_are_those_of_pytorch(bundle_path, checkpoint_path, size):
     frame = noise(*size)
     with Detector.open(bundle_path) as exported, open_checkpoint(checkpoint_path) as reference:
-        expected, found = reference(frame), exported(frame)
-    assert len(expected) > 50
-    # Random weights give scores that differ by less than rounding; such a pair may come in the other order, which
-    # changes who lowers whose score, and what falls behind the cut at 100.
-    assert missed(expected, found) <= 0.05 * len(expected)
-    assert missed(found, expected) <= 0.05 * len(found)
+        assert len(reference(frame)) > 50
+        assert_same_but_near_ties(reference, frame, exported(frame), exported.corner_maps(frame)[0])
 
 
 def test_maps_of_the_bundle_are_those_of_pytorch(bundle_path, checkpoint_path):
@@ -155,5 +160,6 @@ def test_the_planted_model_finds_its_objects(planted_model, planted):
         found = detector(grey(126, 190))
     assert [name for _, _, name in found] == [name for name, _, _ in planted]
     assert found.boxes == pytest.approx(np.array([box for _, box, _ in planted]), abs=0.05)  # as for planted boxes
-    # Scores pass through a logit and a sigmoid in float32.
-    assert found.scores == pytest.approx(np.array([score for _, _, score in planted]), abs=1e-6)
+    # Scores pass through a logit and a sigmoid. Rounding moves a logit by 1e-6 of the largest, 12, and a score by a
+    # quarter of that at most.
+    assert found.scores == pytest.approx(np.array([score for _, _, score in planted]), abs=4e-6)

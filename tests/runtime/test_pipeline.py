@@ -14,7 +14,7 @@ from cases import scene as scene_cases
 from cases import stage as stage_cases
 from cases import stream as stream_cases
 from cases.pipeline_run import cases_of
-from places import SOURCE_ROOTS, SUPPORT
+from places import SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_runtime.pipeline.plan import Batch, Plan
 
@@ -46,7 +46,7 @@ def outcomes(gpu_driver, kernel_cache, tmp_path_factory):
         **os.environ,
         "LD_LIBRARY_PATH": str(gpu_driver),
         "CORNERNET_CACHE": str(kernel_cache),
-        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "PYTHONPATH": python_path(*folders),
     }
 
     @functools.cache

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT, python_path
 
 from cornernet_runtime.backends.threads import check_threads, default_threads
 from cornernet_runtime.errors import BackendError
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
+RUNTIME = ROOT / "runtime"
 MANY = frozenset(range(16))
 
 
@@ -110,7 +110,7 @@ detector = cornernet_runtime.Detector.open(sys.argv[1], backend=sys.argv[2])
 detector(numpy.zeros((63, 95, 3), numpy.uint8))
 print({tuple(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")} == {(cpu,)})
 """
-    environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+    environment = {**os.environ, "PYTHONPATH": python_path(RUNTIME)}
     command = [sys.executable, "-c", code, str(bundle_path), backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
     assert done.stdout == "True\n"

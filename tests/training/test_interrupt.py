@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 from cases.tiny_training import TINY, Hooked, Rectangles, Stop, coco_folder, stop
-from places import SOURCE_ROOTS, SUPPORT
+from places import SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_train import loop
 from cornernet_train.cli import main
@@ -112,7 +112,7 @@ def test_the_command_ends_with_130_its_workers_with_it_and_resumes_with_the_stor
     roots = [str(root) for root in [*SOURCE_ROOTS, SUPPORT]]
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "cornernet_train.cli", *paths, *flags, "--output", str(output)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": python_path(*roots), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,  # a terminal interrupts the whole group, the worker too

@@ -11,6 +11,7 @@ import time
 import cv2
 import pytest
 import torch
+from places import python_path
 
 from cornernet_runtime.errors import OutputError
 from cornernet_train.log import COLUMNS, Reporter, TrainingLog, plot_log
@@ -110,7 +111,7 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path):
 
 
 def _environment():
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return os.environ | {"PYTHONPATH": python_path(*sys.path)}
 
 
 # What people read meanwhile.

@@ -20,7 +20,7 @@ import pytest
 import torch
 from cases import tiny_training
 from cases.tiny_training import TINY, Hooked, Rectangles, Stop, killable, stop
-from places import SOURCE_ROOTS, SUPPORT
+from places import SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.errors import CheckpointError, CornerNetError, OutputError
@@ -208,7 +208,7 @@ def test_another_file_of_tensors_is_refused(tmp_path):
 
 def start(output):
     paths = [*SOURCE_ROOTS, SUPPORT]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": python_path(*paths), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, tiny_training.__file__, str(output)],
         env=environment,

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from cases.detect_cli import errors_in, noise, rows_of, save
-from places import ROOT
+from places import ROOT, python_path
 
 
 def start(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime")}
     command = [sys.executable, "-m", "cornernet_runtime.cli.detect", *map(str, arguments)]
     return subprocess.Popen(  # noqa: S603 - our own command
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

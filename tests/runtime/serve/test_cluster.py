@@ -15,6 +15,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from places import python_path
 from servers.served import command_of, descendants, running, start
 
 from cornernet_runtime import Detector
@@ -50,7 +51,7 @@ print("let in", flush=True)
 def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # of the cluster, and of the services that tests start
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": python_path(*sys.path)}
     with subprocess.Popen(  # noqa: S603 - a fixed command
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import pytest
 from cases.video_clips import STEP, decoded, write_clip
-from places import ROOT
+from places import ROOT, python_path
 from servers.live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
 
 from cornernet_runtime.video import detect as detect_module
@@ -33,7 +33,7 @@ def recordings(tmp_path_factory):
 
 
 def started(bundle_path, *arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "COLUMNS": "150", "TERM": "xterm"}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime"), "COLUMNS": "150", "TERM": "xterm"}
     command = [sys.executable, "-m", "cornernet_runtime.cli.detect", str(bundle_path), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, **options)  # noqa: S603 - our own command
 

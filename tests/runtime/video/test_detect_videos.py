@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from cases.video_clips import decoded, moving_shapes, truncated, write_clip
-from places import ROOT
+from places import ROOT, python_path
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.detector import Detector
@@ -172,7 +172,7 @@ def test_a_camera_that_is_unplugged_leaves_what_was_recorded(detect, clip, tmp_p
 
 def test_progress_on_a_terminal_tells_rate_lag_and_objects(bundle_path, clip):
     terminal, end = os.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "COLUMNS": "150", "TERM": "xterm"}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime"), "COLUMNS": "150", "TERM": "xterm"}
     command = [sys.executable, "-m", "cornernet_runtime.cli.detect", str(bundle_path), str(clip), "--score", "0.1"]
     process = subprocess.Popen(command, env=environment, stdout=end, stderr=end)  # noqa: S603 - our own command
     os.close(end)
@@ -228,7 +228,7 @@ def test_videos_are_told_by_their_names(tmp_path, monkeypatch):
 
 
 def started(bundle_path, *arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "runtime")}
     command = [sys.executable, "-m", "cornernet_runtime.cli.detect", str(bundle_path), *map(str, arguments)]
     return subprocess.Popen(  # noqa: S603 - our own command
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options

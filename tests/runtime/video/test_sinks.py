@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from cases.video_clips import STEP, TICK, decoded, moving_shapes, write_clip
-from places import SOURCE_ROOTS, SUPPORT
+from places import SOURCE_ROOTS, SUPPORT, python_path
 
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.draw import draw_detections
@@ -224,7 +224,7 @@ def test_after_an_error_what_was_written_is_whole_under_its_temporary_name(tmp_p
 
 def start(code, **options):
     folders = [*SOURCE_ROOTS, SUPPORT]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+    environment = {**os.environ, "PYTHONPATH": python_path(*folders)}
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code],
         env=environment,

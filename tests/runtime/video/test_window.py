@@ -11,7 +11,7 @@ import sys
 import cv2
 import pytest
 from cases.video_clips import decoded, moving_shapes, write_clip
-from places import ROOT
+from places import ROOT, python_path
 
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.errors import OutputError
@@ -83,7 +83,7 @@ def screen():
 def run(*command, screen=None):
     """Run Python with the source on its path; with a screen, or none."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    environment["PYTHONPATH"] = str(ROOT / "runtime")
+    environment["PYTHONPATH"] = python_path(ROOT / "runtime")
     if screen:
         environment["DISPLAY"] = screen
     command = [sys.executable, *map(str, command)]

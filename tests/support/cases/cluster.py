@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 import numpy as np
 import pytest
-from places import SOURCE_ROOTS
+from places import SOURCE_ROOTS, python_path
 
 from cornernet_runtime.cluster.connect import sigterm_kept
 from cornernet_runtime.cluster.request import ClusterRequest
@@ -21,7 +20,7 @@ def ray_of_this_machine():
     """Yield the address of a Ray with two workers' places, which this process is part of; one that is there serves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, SOURCE_ROOTS)))  # for the workers, which Ray starts
+        patch.setenv("PYTHONPATH", python_path(*SOURCE_ROOTS))  # for the workers, which Ray starts
         ray = pytest.importorskip("ray", reason="Ray is not installed")
         if ray.is_initialized():
             yield ray.get_runtime_context().gcs_address

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from places import ROOT
+from places import ROOT, python_path
 
 from cornernet_runtime.doctor import diagnose
 
@@ -28,7 +28,7 @@ def run_python(code, *arguments, **environment):
     inherited = {key: value for key, value in os.environ.items() if key not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS"}}
     return subprocess.run(  # noqa: S603 - the code is this file's own
         [sys.executable, "-c", code, *arguments],
-        env={**inherited, "PYTHONPATH": str(ROOT / "runtime"), **environment},
+        env={**inherited, "PYTHONPATH": python_path(ROOT / "runtime"), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ from cases.small import SMALL_SPEC
 from doubles.device_double import HostNetwork, counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from noise.margins import assert_found, clear_detections
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError
@@ -140,11 +141,9 @@ def frames_of_several_input_sizes_come_back_in_order():
     spec = replace(SPEC, dynamic=True, geometry="native", largest_size=(63, 63))
     pair = Pair(small(spec), max_batch=2)
     frames = [noise(*size) for size in ((30, 30), (60, 60), (31, 29), (30, 60), (59, 61))]
-    expected = [pair.pipeline([frame])[0] for frame in frames]
-    for one, want in zip(pair.pipeline.submit(frames).result(), expected, strict=True):
-        # In batches of two, which change the maps by 1e-6.
-        np.testing.assert_allclose(one.scores, want.scores, rtol=1e-4)
-        np.testing.assert_allclose(one.boxes, want.boxes, atol=1e-2)
+    for one, frame in zip(pair.pipeline.submit(frames).result(), frames, strict=True):
+        # In batches of two, which change the maps by 1e-6: enough to decide near ties.
+        assert_found(clear_detections(pair.detector, frame), one, least=1)
 
 
 def frames_on_the_device_are_kept_until_their_run_is_over():

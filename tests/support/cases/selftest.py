@@ -45,3 +45,10 @@ def request(model, images, **changes):
 def documented():
     section = DOCUMENT.read_text(encoding="utf-8").partition("## Figures of L6\n")[2]
     return {name for line in section.splitlines() if "|" in line for name in re.findall(r"`(\w+)`", line)}
+
+
+def assert_matched(figures, more_than):
+    """Assert that detections have counterparts, but for near ties: random weights give many, and rounding decides."""
+    assert figures["detections_matched"] + figures["detections_near_ties"] == figures["detections_reference"]
+    assert figures["detections_matched"] > more_than
+    assert figures["detections_extra"] == 0

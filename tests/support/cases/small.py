@@ -23,10 +23,10 @@ SMALL_SPEC = ModelSpec(
 )
 
 
-def small_model() -> CornerNet:
+def small_model(seed: int = 0, config: CornerNetConfig = SMALL) -> CornerNet:
     """Return the network in inference mode with lively random weights and batch norm statistics."""
-    torch.manual_seed(0)
-    model = CornerNet(SMALL)
+    torch.manual_seed(seed)
+    model = CornerNet(config)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)

@@ -18,8 +18,8 @@ import pytest
 import torch
 from cases.small import SMALL_SPEC, small_model
 from doubles.device_double import HostCall
+from noise.margins import assert_found, clear_detections
 
-from cornernet_export.matching import box_iou
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu
 from cornernet_export.torch_work import GpuWork, give_back_pools
@@ -34,6 +34,7 @@ SPEC = replace(SMALL_SPEC, decode=DecodeParameters(top_k=24, candidates=40), nms
 SEVERAL = replace(SPEC, other_sizes=((31, 47), (63, 63)))
 # Of blocks, which leave something to find after resizing.
 BLOCKS = [np.random.default_rng(seed).integers(0, 256, (16, 24, 3), dtype=np.uint8) for seed in range(4)]
+LEAST = 2  # in half precision most values equal others
 FRAMES = [np.ascontiguousarray(one.repeat(8, 0).repeat(8, 1)[:126, :190]) for one in BLOCKS]
 
 
@@ -77,21 +78,18 @@ def pair(spec=SPEC, *, half=False, **options):
     return fast, Detector(TorchBackend(model), spec, **options)
 
 
-def assert_same(found, expected):
-    """Assert that two detections of one frame are the same down to a score of 0.1."""
-    want = expected.above(0.1)
-    assert len(want) > 0
-    same = (box_iou(want.boxes, found.boxes) >= 0.95) & (want.labels[:, None] == found.labels)
+def assert_same(fast, slow, frame, found=None):
+    """Assert that a detector finds what another does, down to a score of 0.1 and but for near ties."""
+    want, found = clear_detections(slow, frame), fast(frame) if found is None else found
     # Heat in float16 has steps of 1/1000 of it; a score is the mean of two sigmoids.
-    same &= np.abs(want.scores[:, None] - found.scores) <= 2e-3
-    assert same.any(axis=1).all(), f"{int((~same.any(axis=1)).sum())} of {len(want)} are not found"
+    assert_found(want, found, LEAST, iou=0.95, score=2e-3)
 
 
 def detections_are_those_of_the_cpu():
     fast, slow = pair(flip=True)
     for frames in (FRAMES[:2], FRAMES[2:], FRAMES[:1]):
-        for found, expected in zip(fast.batch(frames), slow.batch(frames), strict=True):
-            assert_same(found, expected)
+        for frame, found in zip(frames, fast.batch(frames), strict=True):
+            assert_same(fast, slow, frame, found)
 
 
 def detections_in_half_are_those_of_the_cpu_in_half():
@@ -99,13 +97,13 @@ def detections_in_half_are_those_of_the_cpu_in_half():
     bound = fast.backend.network.bind((1, 3, 63, 95))
     assert (bound.half, bound.maps.heat_type, bound.maps.place_type) == (True, "float16", "float32")
     for frame in FRAMES:
-        assert_same(fast(frame), slow(frame))
+        assert_same(fast, slow, frame)
 
 
 def several_sizes_share_memory():
     fast, slow = pair(SEVERAL, flip=True, scales=(1.0, 0.4))
     for frame in (FRAMES[0], FRAMES[1][:, :126], FRAMES[2]):
-        assert_same(fast(frame), slow(frame))
+        assert_same(fast, slow, frame)
 
 
 def without_capture_it_runs_all_the_same():
@@ -113,9 +111,9 @@ def without_capture_it_runs_all_the_same():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_REFUSES_CAPTURE", "1")
         with pytest.warns(CornerNetWarning, match="cannot be captured as a CUDA graph"):
-            assert_same(fast(FRAMES[0]), slow(FRAMES[0]))
+            assert_same(fast, slow, FRAMES[0])
         for frame in FRAMES:
-            assert_same(fast(frame), slow(frame))
+            assert_same(fast, slow, frame)
 
 
 def maps_come_to_the_host():
@@ -126,7 +124,8 @@ def maps_come_to_the_host():
             found, expected = fast.backend(images), slow.backend(images)
         for name in OUTPUT_NAMES:
             assert getattr(found, name).dtype == np.float32
-            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+            error = np.abs(getattr(found, name) - getattr(expected, name)).max()
+            assert error <= 1e-5 * np.abs(getattr(expected, name)).max(), name  # the same sums, rounded once more
 
 
 def each_shape_is_prepared_once_in_a_thread():
@@ -163,7 +162,6 @@ def clones_share_weights_and_nothing_else():
     assert {map_.data_ptr() for map_ in one._outputs}.isdisjoint(map_.data_ptr() for map_ in two._outputs)
     assert fast.backend.device.handle != other.backend.device.handle
     assert fast.pipeline.kernels is other.pipeline.kernels
-    expected = [slow(frame) for frame in FRAMES]
     found = {}
 
     def detect(detector, frames):
@@ -175,13 +173,13 @@ def clones_share_weights_and_nothing_else():
     for thread in threads:
         thread.join()
     for detector in (fast, other):
-        for one, two in zip(found[detector], expected, strict=True):
-            assert_same(one, two)
+        for frame, one in zip(FRAMES, found[detector], strict=True):
+            assert_same(detector, slow, frame, one)
     fast.close()
-    assert_same(other(FRAMES[0]), expected[0])
+    assert_same(other, slow, FRAMES[0])
     third = other.clone()
     other.close()
-    assert_same(third(FRAMES[0]), expected[0])
+    assert_same(third, slow, FRAMES[0])
     third.close()
 
 

@@ -3,6 +3,8 @@
 Each value of an output moves by up to 1e-6 of that output's largest value in the image. The same backend on the same
 image is moved alike whenever it runs, alone or in a batch, as one machine rounds alike; other backends and other seeds
 are moved otherwise.
+
+CORNERNET_TEST_NOISE_LOG=FILE lists the tests that ran a network, one a line for each run: no other can change.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import importlib.util
 import os
 import sys
 import zlib
+from pathlib import Path
 
 VARIABLE = "CORNERNET_TEST_NOISE"
+LOG = "CORNERNET_TEST_NOISE_LOG"
 SIZE = 1e-6
 BACKENDS = {
     "cornernet_runtime.backends.onnxruntime": "OnnxRuntimeBackend",
@@ -23,22 +27,52 @@ BACKENDS = {
 }
 
 
+def install():
+    """Add the noise that the environment asks for to the backends of this process; return whether it asks for any."""
+    seed = _seed()
+    if seed is not None and not any(isinstance(finder, Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Finder(seed))
+        for name in BACKENDS.keys() & sys.modules.keys():
+            _patch(sys.modules[name], seed)
+    return seed is not None
+
+
+def asked_for(outputs, images, name):
+    """Return what the network ``name`` found in images [N, 3, H, W], with noise if the environment asks for any."""
+    seed = _seed()
+    return outputs if seed is None else perturbed(outputs, images, name, seed)
+
+
 def noisy(call, name, seed):
     """Return ``call``, a backend's, with noise on the maps that it returns."""
-    import numpy as np  # noqa: PLC0415 - also loaded into processes that never run a network
 
     @functools.wraps(call)
     def moved(self, images):
         maps = call(self, images)
-        outputs = [np.array(getattr(maps, field)) for field in type(maps).__slots__]
-        for index, image in enumerate(images):
-            generator = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(image.tobytes())])
-            for output in outputs:
-                largest = np.abs(output[index]).max(where=np.isfinite(output[index]), initial=0)
-                output[index] += generator.uniform(-SIZE, SIZE, output[index].shape).astype(output.dtype) * largest
-        return type(maps)(*outputs)
+        return type(maps)(*perturbed([getattr(maps, field) for field in type(maps).__slots__], images, name, seed))
 
     return moved
+
+
+def exact(backend):
+    """Return the call of a backend's class without noise."""
+    return getattr(backend.__call__, "__wrapped__", backend.__call__)
+
+
+def perturbed(outputs, images, name, seed, size=SIZE):
+    """Return copies of a network's outputs [N, C, h, w] with the noise of each image [3, H, W]."""
+    import numpy as np  # noqa: PLC0415 - also loaded into processes that never run a network
+
+    if os.environ.get(LOG):
+        with Path(os.environ[LOG]).open("a", encoding="utf-8") as log:
+            log.write(os.environ.get("PYTEST_CURRENT_TEST", "unknown").rsplit(" (", 1)[0] + "\n")
+    outputs = [np.array(output) for output in outputs]
+    for index, image in enumerate(images):
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(image.tobytes())])
+        for output in outputs:
+            largest = np.abs(output[index]).max(where=np.isfinite(output[index]), initial=0)
+            output[index] += generator.uniform(-size, size, output[index].shape).astype(output.dtype) * largest
+    return outputs
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -60,14 +94,16 @@ class Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module):
                 execute(module)
-                backend = getattr(module, BACKENDS[name])
-                backend.__call__ = noisy(backend.__call__, name, self._seed)
+                _patch(module, self._seed)
 
             spec.loader.exec_module = exec_module
         return spec
 
 
-def install():
-    """Add the noise that the environment asks for, if any, to the backends of this process."""
-    if os.environ.get(VARIABLE) and not any(isinstance(finder, Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Finder(int(os.environ[VARIABLE])))
+def _patch(module, seed):
+    backend = getattr(module, BACKENDS[module.__name__])
+    backend.__call__ = noisy(backend.__call__, module.__name__, seed)
+
+
+def _seed():
+    return int(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None

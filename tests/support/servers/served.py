@@ -13,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+from places import python_path
+
 START_S = 120
 TOKEN = "a-token-for-tests-0123456789"  # noqa: S105 - of the tests alone
 
@@ -76,7 +78,7 @@ class Service:
 def start(model, *options):
     """Return a service of a model, on its way up."""
     command = [sys.executable, "-m", "cornernet_runtime.cli.serve", str(model), "--port", "0", *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": python_path(*sys.path)}
     process = subprocess.Popen(  # noqa: S603 - a fixed command
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     )
