@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID, track
 from rich.table import Table
 
 from cornernet_bench.latency_cli import AS_OBJECT
-from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import (
     INTERRUPTED,

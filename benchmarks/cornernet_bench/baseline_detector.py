@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cornernet_bench.baseline import PublishedPipeline, with_published_pools
-from cornernet_bench.models import PUBLISHED
+from cornernet_bench.model_names import PUBLISHED
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.rewrite import cut_stacks
 from cornernet_export.torch_backend import TorchBackend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import PRESETS, CornerNet, preset

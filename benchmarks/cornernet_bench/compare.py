@@ -21,7 +21,7 @@ from cornernet_bench.compare_report import CompareReport, Failure
 from cornernet_bench.latency_doubts import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_bench.latency_machine import describe_machine, load_average, thread_limit
 from cornernet_bench.latency_subjects import model_run, open_detector, runs_on_gpu
-from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.oracle_judge import judge
 from cornernet_bench.oracle_repairs import FEW, RESAMPLES
 from cornernet_bench.timing import take_turns

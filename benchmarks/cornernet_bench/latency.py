@@ -22,7 +22,7 @@ from cornernet_bench.latency_subjects import (
     runs_on_gpu,
 )
 from cornernet_bench.latency_workers import run_workers
-from cornernet_bench.models import CHECKPOINTS
+from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.timing import take_turns
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import place

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-CHECKPOINTS = (".safetensors", ".pkl", ".pth")
-PUBLISHED = "published"  # a backend of checkpoints: all steps, not the network alone, as the original takes them
 
 
 def open_model(
