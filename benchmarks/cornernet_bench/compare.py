@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.compare_report import CompareRequest
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.latency_report import Clock
     from cornernet_bench.latency_subjects import Frame
+    from cornernet_bench.measurement import Clock
 
     OnFailure = Callable[[str], None]  # a line that says what cannot be measured
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much

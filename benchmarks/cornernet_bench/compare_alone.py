@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from cornernet_bench.latency_report import LatencyRequest, Opened
+    from cornernet_bench.latency_report import Opened
+    from cornernet_bench.latency_request import LatencyRequest
     from cornernet_bench.latency_subjects import Frame
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_report import LatencyRequest
+from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.latency_report import comparable
-from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, REST
+from cornernet_bench.measurement import END_TO_END, GPU_COMPUTE, REST, comparable
 from cornernet_bench.timing import summarise
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.latency_report import Measurement, Opened
+    from cornernet_bench.latency_report import Opened
+    from cornernet_bench.measurement import Measurement
     from cornernet_bench.oracle_repairs import Difference
 
 

@@ -82,7 +82,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency import measure  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.latency_report import LatencyRequest  # noqa: PLC0415 - as above
+    from cornernet_bench.latency_request import LatencyRequest  # noqa: PLC0415 - as above
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
 
     check_cpu_time(arguments)

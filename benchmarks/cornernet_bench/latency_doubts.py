@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_report import MOST_SPREAD
+from cornernet_bench.measurement import MOST_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.latency_report import BatchResult, Measurement
+    from cornernet_bench.latency_report import BatchResult
+    from cornernet_bench.measurement import Measurement
 
 SPREAD_PERCENT = 20.0  # from the tenth to the ninetieth percentile, of the median
 BY_CPU_TIME = "on a machine that others use too, --threads 1 --cpu-time tells which is faster"

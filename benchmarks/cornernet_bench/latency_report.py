@@ -1,84 +1,16 @@
-"""What a measurement of latency is asked for, and what it comes to."""
+"""What a measurement of latency comes to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_bench.latency_subjects import END_TO_END, GPU_COMPUTE, REST
-from cornernet_bench.timing import Summary, summarise
+from cornernet_bench.measurement import END_TO_END, REST, Measurement, comparable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.latency_workers import Workers
+    from cornernet_bench.timing import Summary
     from cornernet_runtime.spec import Size
-
-Clock = Literal["host", "process", "gpu_events"]
-MOST_SPREAD = 50.0  # percent; medians of times that spread further say nothing about which of two is faster
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyRequest:
-    """What to measure, and how.
-
-    Attributes:
-        model: A bundle, an ``.onnx`` file or a checkpoint.
-        backend: What runs the network; None takes the best here.
-        size: Input that every frame is fitted into; None leaves it to the model.
-        batches: Frames a call, one measurement each.
-        iterations: Timed calls of each.
-        warm_up: Calls of each before that.
-        flip: As for ``Detector``.
-        scales: As for ``Detector``.
-        stacks: Hourglasses of a checkpoint to keep; None keeps all.
-        threads: Of the CPU's libraries; 0 leaves it to them.
-        cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
-        workers: Detectors that run side by side, in a measurement after the others; 1 is none.
-        images: Folder of pictures to measure on; None draws some.
-        frame_size: Height and width of drawn ones.
-        baseline: Whether the published pipeline takes turns with the model.
-        baseline_checkpoint: Its weights; None looks beside the model.
-    """
-
-    model: Path
-    backend: str | None = None
-    size: Size | None = None
-    batches: tuple[int, ...] = (1,)
-    iterations: int = 50
-    warm_up: int = 5
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    stacks: int | None = None
-    threads: int = 0
-    cpu_time: bool = False
-    workers: int = 1
-    images: Path | None = None
-    frame_size: Size = (480, 640)
-    baseline: bool = False
-    baseline_checkpoint: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Calls of one contestant with one number of frames.
-
-    Attributes:
-        clock: ``host``: its stages are parts of the calls that ``end_to_end`` is of. ``process``: the same, in CPU time
-            of the process. ``gpu_events``: they are times of the GPU, in runs of their own.
-        end_to_end: From frames in memory to boxes, by the host's clock, or in CPU time.
-        gpu_compute: All that the GPU computes, copies left out; None by the host's clock.
-        stages: By name, in the order of the work; REST is what they leave of the whole.
-        throughput_fps: Frames a second, one call after the other.
-    """
-
-    clock: Clock
-    end_to_end: Summary
-    gpu_compute: Summary | None
-    stages: dict[str, Summary]
-    throughput_fps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +68,25 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """What detectors side by side gave.
+
+    Attributes:
+        count: How many.
+        batch: Frames a call.
+        clock: The host's: CPU time of the process would add up all of them.
+        end_to_end: Of every call of every worker, from frames to boxes, while the others ran.
+        throughput_fps: Frames a second of all together, from the first call's beginning to the last one's end.
+    """
+
+    count: int
+    batch: int
+    clock: Literal["host"]
+    end_to_end: Summary
+    throughput_fps: float
+
+
+@dataclass(frozen=True, slots=True)
 class LatencyReport:
     """All of it.
 
@@ -168,26 +119,6 @@ class LatencyReport:
     warnings: tuple[str, ...]
 
 
-def measurement(samples: Sequence[Mapping[str, float]], batch: int, clock: Clock = "host") -> Measurement:
-    """Return what calls of one contestant come to.
-
-    Args:
-        samples: Of each call, milliseconds by stage, and those of END_TO_END and GPU_COMPUTE; at least one.
-        batch: Frames a call.
-        clock: Of samples without GPU_COMPUTE.
-    """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    end_to_end = summarise(columns[END_TO_END])
-    gpu = columns.get(GPU_COMPUTE)
-    return Measurement(
-        clock=clock if gpu is None else "gpu_events",
-        end_to_end=end_to_end,
-        gpu_compute=None if gpu is None else summarise(gpu),
-        stages={name: summarise(times) for name, times in columns.items() if name not in (END_TO_END, GPU_COMPUTE)},
-        throughput_fps=1000 * batch / end_to_end.mean_ms,
-    )
-
-
 def ratios_of(model: Measurement, baseline: Measurement) -> dict[str, float]:
     """Return how many times as long as the model the baseline takes, by medians: above 1 the model is faster.
 
@@ -203,8 +134,3 @@ def ratios_of(model: Measurement, baseline: Measurement) -> dict[str, float]:
     if not comparable(*pairs[END_TO_END]):
         return {}
     return {name: base.p50_ms / own.p50_ms for name, (base, own) in pairs.items() if comparable(base, own)}
-
-
-def comparable(*both: Summary) -> bool:
-    """Say whether medians of these times tell which is faster: none spreads by more than ``MOST_SPREAD``."""
-    return max(one.spread_percent for one in both) <= MOST_SPREAD

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
+from cornernet_bench.measurement import END_TO_END, GPU_COMPUTE, REST
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_bench.models import open_model
 from cornernet_bench.timing import StageClock
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_bench.baseline import PublishedPipeline
-    from cornernet_bench.latency_report import LatencyRequest
+    from cornernet_bench.latency_request import LatencyRequest
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import Size
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 DRAWN_FRAMES = 8
 COMPUTE = ("preprocess", "network", "decode", "soft_nms")  # on a GPU pipeline; the other stages are copies
-END_TO_END, GPU_COMPUTE = "end_to_end", "gpu_compute"
-REST = "other"  # what the stages leave of the whole
 
 
 class Staged(Protocol):

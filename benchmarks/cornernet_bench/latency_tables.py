@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from cornernet_bench.latency_subjects import END_TO_END
+from cornernet_bench.measurement import END_TO_END
 from cornernet_bench.report_blocks import Line, print_blocks
 from cornernet_runtime.cli.common import count_of
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.latency_report import BatchResult, LatencyReport, Measurement
+    from cornernet_bench.latency_report import BatchResult, LatencyReport
+    from cornernet_bench.measurement import Measurement
     from cornernet_bench.report_blocks import Block
     from cornernet_bench.timing import Summary
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from cornernet_bench.timing import Summary, summarise
+from cornernet_bench.latency_report import Workers
+from cornernet_bench.timing import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     from cornernet_runtime.detector import Detector
 
 WARM_UP = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """What detectors side by side gave.
-
-    Attributes:
-        count: How many.
-        batch: Frames a call.
-        clock: The host's: CPU time of the process would add up all of them.
-        end_to_end: Of every call of every worker, from frames to boxes, while the others ran.
-        throughput_fps: Frames a second of all together, from the first call's beginning to the last one's end.
-    """
-
-    count: int
-    batch: int
-    clock: Literal["host"]
-    end_to_end: Summary
-    throughput_fps: float
 
 
 def run_workers(

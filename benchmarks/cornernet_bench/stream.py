@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cornernet_bench.latency import first_calls
 from cornernet_bench.latency_doubts import SPREAD_PERCENT, load_doubts
 from cornernet_bench.latency_machine import describe_machine, gpu_state, load_average, thread_limit
-from cornernet_bench.latency_report import LatencyRequest
+from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_detector, runs_on_gpu
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.stream_clip import draw_clip, first_frames

@@ -14,10 +14,10 @@ from cases.small import SMALL_SPEC, small_model
 from servers.interrupts import interrupting
 
 from cornernet_bench import latency as latency_module
-from cornernet_bench import latency_doubts, latency_report
+from cornernet_bench import latency_doubts, measurement
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
-from cornernet_bench.latency_report import LatencyRequest
+from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_bench.latency_tables import blocks
 from cornernet_bench.report_blocks import Line
@@ -191,7 +191,7 @@ def test_workers_are_measured_after_the_batches(reports):
 
 def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(latency_report, "MOST_SPREAD", 1e9)  # however busy the machine is
+    monkeypatch.setattr(measurement, "MOST_SPREAD", 1e9)  # however busy the machine is
     assert latency(checkpoint_path, "--baseline", "--workers", 2) == 0
     said = capfd.readouterr()
     assert said.err == ""
@@ -210,7 +210,7 @@ def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd,
 
 def test_no_times_as_fast_are_printed_where_times_spread_too_far(checkpoint_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    for module in (latency_report, latency_doubts):
+    for module in (measurement, latency_doubts):
         monkeypatch.setattr(module, "MOST_SPREAD", -1.0)
     assert latency(checkpoint_path, "--baseline") == 0
     said = " ".join(capfd.readouterr().out.split())

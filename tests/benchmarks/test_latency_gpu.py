@@ -9,7 +9,7 @@ from cases.report_schema import problems
 from doubles.checked import Checked
 
 from cornernet_bench.cli import main
-from cornernet_bench.latency_report import LatencyRequest
+from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime.errors import BackendError

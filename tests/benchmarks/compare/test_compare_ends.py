@@ -11,7 +11,7 @@ from cases.report_schema import problems
 from servers.interrupts import interrupting
 
 from cornernet_bench import compare as comparing
-from cornernet_bench import latency_report
+from cornernet_bench import measurement
 from cornernet_bench.compare import ALONE
 from cornernet_bench.oracle_judge import judge
 from cornernet_runtime.detector import Detector
@@ -90,7 +90,7 @@ def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
 
 
 def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(latency_report, "MOST_SPREAD", -1)  # so that any times do
+    monkeypatch.setattr(measurement, "MOST_SPREAD", -1)  # so that any times do
     tiny = folder / "tiny"
     assert run(folder, tiny, f"{tiny}:flip", "--json", tmp_path / "a.json") == 0
     report = json.loads((tmp_path / "a.json").read_text())

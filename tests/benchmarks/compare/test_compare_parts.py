@@ -23,7 +23,7 @@ from cornernet_bench.compare_front import front, stars
 from cornernet_bench.compare_maps import MapDifferences
 from cornernet_bench.compare_report import Agreement, Ratio, speeds
 from cornernet_bench.latency_machine import peak_rss_mib
-from cornernet_bench.latency_subjects import END_TO_END
+from cornernet_bench.measurement import END_TO_END
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_bench.models import open_model
 from cornernet_export.torch_backend import HALF, TorchBackend
