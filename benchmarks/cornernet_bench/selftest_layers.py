@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.checkout_tests import Tested
     from cornernet_bench.selftest import Request, State
-    from cornernet_bench.selftest_worker import Notes
+    from cornernet_bench.selftest_notes import Notes
 
 LEAN = ("tensorrt_lean", "tensorrt_lean_bindings")  # NVIDIA's runtime that only runs engines has the same registry
 NAMED = 5  # of what is wrong, in a line

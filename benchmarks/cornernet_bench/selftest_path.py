@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cornernet_bench.selftest import Request
-    from cornernet_bench.selftest_worker import Notes
+    from cornernet_bench.selftest_notes import Notes
     from cornernet_runtime.spec import Precision
 
 SHIPPED = Path("models") / "cornernet-tiny" / "cornernet-tiny.safetensors"

@@ -10,38 +10,12 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
 
-from cornernet_bench.selftest import DOCTOR, MODEL, PROGRESS, Finding, Request
+from cornernet_bench.selftest import DOCTOR, MODEL, Finding, Request
+from cornernet_bench.selftest_notes import Notes
 from cornernet_runtime.errors import BundleError, CornerNetError, ModelError
-from cornernet_runtime.files import write_atomically
 from cornernet_runtime.machine import one_line
 from cornernet_runtime.records import from_json, to_json
-
-
-class Notes:
-    """What a layer tells while it works, so that it is known if the layer crashes.
-
-    Args:
-        file: Where the process that started this one looks.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.figures: dict[str, Any] = {}
-        self._file = file
-
-    def say(self, line: str) -> None:
-        """Print a line of progress."""
-        print(f"{PROGRESS}{line}", flush=True)  # noqa: T201 - read by the other process
-
-    def keep(self, **figures: Any) -> None:  # noqa: ANN401 - JSON is any of six types
-        """Add figures, as JSON."""
-        self.figures |= figures
-        self.write(Finding(None, "", self.figures))
-
-    def write(self, finding: Finding) -> None:
-        """Replace what is known of the layer."""
-        write_atomically(self._file, json.dumps(to_json(finding)))
 
 
 def main() -> int:

@@ -13,7 +13,8 @@ from cornernet_bench import kernels, selftest_layers
 from cornernet_bench.checkout_tests import run_tests
 from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_calls import CUDA_USES
-from cornernet_bench.selftest_worker import Notes, find
+from cornernet_bench.selftest_notes import Notes
+from cornernet_bench.selftest_worker import find
 from cornernet_runtime.plugin import PLUGIN_VARIABLE
 from cornernet_runtime.version import __version__
 

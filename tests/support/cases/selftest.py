@@ -9,7 +9,7 @@ from places import ROOT
 
 from cornernet_bench import kernels, selftest_path
 from cornernet_bench.selftest import Request
-from cornernet_bench.selftest_worker import Notes
+from cornernet_bench.selftest_notes import Notes
 
 DOCUMENT = ROOT / "docs" / "selftest.md"
 
