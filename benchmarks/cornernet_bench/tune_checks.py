@@ -18,7 +18,7 @@ from cornernet_runtime.machine import core_count
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_bench.tune import TuneRequest
+    from cornernet_bench.tune_request import TuneRequest
     from cornernet_bench.tune_search import Mix
 
 REPORT_NAME = "tune.json"

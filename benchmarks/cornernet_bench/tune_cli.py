@@ -53,8 +53,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.tune import TuneRequest, tune  # noqa: PLC0415 - imports torch
+    from cornernet_bench.tune import tune  # noqa: PLC0415
     from cornernet_bench.tune_checks import REPORT_NAME  # noqa: PLC0415 - as above
+    from cornernet_bench.tune_request import TuneRequest  # noqa: PLC0415 - imports torch
 
     check_cpu_time(arguments)
     console = console_for_people()
