@@ -15,9 +15,9 @@ from cornernet_runtime.video.line import Line
 from cornernet_runtime.video.statistics import Meter
 
 if TYPE_CHECKING:
-    from cornernet_runtime.detector import Detector
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.pipeline.ring import Pending
+    from cornernet_runtime.video.detecting import FrameDetector
     from cornernet_runtime.video.frame import Source
     from cornernet_runtime.video.lane import Lane, Work
     from cornernet_runtime.video.statistics import StreamStatistics
@@ -45,7 +45,7 @@ class Crew:
         BackendError: There is no memory for the workers' clones.
     """
 
-    def __init__(self, detector: Detector, *, batch: int, workers: int, lead: int, latency: float = 0.0) -> None:
+    def __init__(self, detector: FrameDetector, *, batch: int, workers: int, lead: int, latency: float = 0.0) -> None:
         under_way = workers if detector.pipeline is None else 1 + lead
         self.line, self._meter = Line(batch, (under_way + 1) * batch, latency), Meter()
         if detector.pipeline is not None:
@@ -144,7 +144,7 @@ def _read(line: Line, lane: Lane, name: str | None) -> None:
     line.end(lane, error)
 
 
-def _detect(line: Line, meter: Meter, detector: Detector) -> None:
+def _detect(line: Line, meter: Meter, detector: FrameDetector) -> None:
     """Detect on the CPU what waits in the line, with a detector of this thread's own."""
     detector.stages = meter.stage
     try:

@@ -17,7 +17,7 @@ from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_op
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.video.detecting import FrameDetector
     from cornernet_runtime.video.lane import Ended, Lane
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import Policy
@@ -70,7 +70,7 @@ class MultiStream(ResultStream):
 
     def __init__(
         self,
-        detector: Detector,
+        detector: FrameDetector,
         sources: Iterable[object] = (),
         *,
         policy: Policy | None = None,
