@@ -125,12 +125,12 @@ class _Field:
             self._tell(ALONE)
 
     def _opened(self, number: int, contestant: Contestant, stack: contextlib.ExitStack) -> Entrant:
-        request = contestant.request(self._request.threads, cpu_time=self._request.cpu_time)
-        opened = open_alone(request, self._frames)
-        detector = stack.enter_context(open_detector(request))
-        if request.cpu_time and runs_on_gpu(detector):
+        subject = contestant.subject(self._request.threads)
+        opened = open_alone(subject, self._frames)
+        detector = stack.enter_context(open_detector(subject))
+        if self._request.cpu_time and runs_on_gpu(detector):
             raise CornerNetError("--cpu-time knows no GPU: leave it away, or run this model on the CPU")
-        clock: Clock = "process" if request.cpu_time else "host"
+        clock: Clock = "process" if self._request.cpu_time else "host"
         ids = category_ids_of(self._data, detector.class_names, self._request.annotations, self._request.images)
         size = disk_bytes(contestant.path, detector.backend.name)
         return Entrant(number, contestant, detector, opened, size, ids, clock)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from cornernet_bench.latency_report import Opened
-    from cornernet_bench.latency_request import LatencyRequest
     from cornernet_bench.latency_subjects import Frame
+    from cornernet_bench.subject import Subject
 
 
-def open_alone(request: LatencyRequest, frames: Sequence[Frame]) -> Opened:
+def open_alone(subject: Subject, frames: Sequence[Frame]) -> Opened:
     """Open a model and let it look at the frames, the first of which tells its memory, in a process of its own.
 
     Raises:
@@ -34,7 +34,7 @@ def open_alone(request: LatencyRequest, frames: Sequence[Frame]) -> Opened:
     """
     spawn = multiprocessing.get_context("spawn")  # a fork would share this process's memory, and its GPU not at all
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_tell, args=(sender, request, list(frames)), daemon=True)
+    process = spawn.Process(target=_tell, args=(sender, subject, list(frames)), daemon=True)
     try:
         with _without_interrupts():
             process.start()
@@ -42,7 +42,7 @@ def open_alone(request: LatencyRequest, frames: Sequence[Frame]) -> Opened:
         found: Opened | CornerNetError = receiver.recv()
     except EOFError:
         process.join()
-        raise BackendError(f"{request.model}: the process that opened it {_end(process.exitcode)}") from None
+        raise BackendError(f"{subject.model}: the process that opened it {_end(process.exitcode)}") from None
     finally:
         if process.pid is not None:
             process.kill()
@@ -64,14 +64,14 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _tell(sender: Connection, request: LatencyRequest, frames: list[Frame]) -> None:
+def _tell(sender: Connection, subject: Subject, frames: list[Frame]) -> None:
     warnings.simplefilter("ignore", CornerNetWarning)  # the other process opens the model too, and warns
     try:
         gpu = gpu_state()
-        with thread_limit(request.threads, torch=request.model.suffix in CHECKPOINTS):
+        with thread_limit(subject.threads, torch=subject.model.suffix in CHECKPOINTS):
             start = time.perf_counter()
-            with open_detector(request) as detector:
-                opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
+            with open_detector(subject) as detector:
+                opened = first_calls(subject, detector, frames, time.perf_counter() - start, gpu)
                 for frame in frames[1:]:
                     detector(frame)
     except CornerNetError as error:

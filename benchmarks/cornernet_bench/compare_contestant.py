@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
+from cornernet_bench.subject import Subject
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size
 from cornernet_runtime.detector import BACKENDS
@@ -51,18 +51,9 @@ class Contestant:
         """What was typed, without the folders."""
         return re.split(r"[/\\]", self.text.rstrip("/\\"))[-1]
 
-    def request(self, threads: int, *, cpu_time: bool) -> LatencyRequest:
-        """Return how it is opened and timed; ``threads`` and ``cpu_time`` as there."""
-        return LatencyRequest(
-            self.path,
-            self.backend,
-            self.size,
-            flip=self.flip,
-            scales=self.scales,
-            stacks=self.stacks,
-            threads=threads,
-            cpu_time=cpu_time,
-        )
+    def subject(self, threads: int) -> Subject:
+        """Return the model and how it runs, with so many threads."""
+        return Subject(self.path, self.backend, self.size, self.flip, self.scales, self.stacks, threads)
 
 
 def parse_contestant(text: str) -> Contestant:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cornernet_bench.latency_request import LatencyRequest
     from cornernet_bench.latency_subjects import Frame, Run
     from cornernet_bench.measurement import Clock
+    from cornernet_bench.subject import Subject
     from cornernet_runtime.detector import Detector
 
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
@@ -53,17 +54,18 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         KeyboardInterrupt: It came before anything was measured.
     """
     load, gpu = load_average(), gpu_state()
+    subject = request.subject
     with ExitStack() as stack:
-        stack.enter_context(thread_limit(request.threads, torch=request.model.suffix in CHECKPOINTS))
-        frames = load_frames(request)
+        stack.enter_context(thread_limit(subject.threads, torch=subject.model.suffix in CHECKPOINTS))
+        frames = load_frames(request.images, request.frame_size)
         on_progress("opening the model", 0, 0)
         start = time.perf_counter()
-        with _open(request) as detector:
+        with _open(subject) as detector:
             _check_cpu_time(request, detector)
-            opened = first_calls(request, detector, frames, time.perf_counter() - start, gpu)
+            opened = first_calls(subject, detector, frames, time.perf_counter() - start, gpu, request.batches)
             contestants, weights = _contestants(request, detector, frames)
             if request.baseline:  # not before: PyTorch is none of the memory and the opening of an ONNX file
-                stack.enter_context(thread_limit(request.threads, torch=True))
+                stack.enter_context(thread_limit(subject.threads, torch=True))
             results, partial = _measure_batches(request, contestants, detector, frames, on_progress)
             if not results:
                 raise KeyboardInterrupt
@@ -71,7 +73,7 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
             if request.workers > 1 and not partial:
                 on_progress(f"{request.workers} workers", 0, 0)
                 workers, partial = _measure_workers(request, detector, frames)
-            machine = describe_machine(load, request.threads, {detector.backend.name})
+            machine = describe_machine(load, subject.threads, {detector.backend.name})
             warnings = doubts(results, machine, weights, on_gpu=runs_on_gpu(detector))
     return LatencyReport(
         partial=partial,
@@ -94,17 +96,17 @@ def frames_of(number: int, batch: int, frames: Sequence[Frame]) -> list[Frame]:
     return [frames[(number * batch + index) % len(frames)] for index in range(batch)]
 
 
-def _open(request: LatencyRequest) -> Detector:
+def _open(subject: Subject) -> Detector:
     try:
-        return open_detector(request)
+        return open_detector(subject)
     except SizeError as error:
-        if request.size is None:
+        if subject.size is None:
             raise
         raise SizeError(f"{error}; without --size the model gets its own") from error
 
 
 def _check_cpu_time(request: LatencyRequest, detector: Detector) -> None:
-    if request.cpu_time and (request.threads != 1 or runs_on_gpu(detector)):
+    if request.cpu_time and (request.subject.threads != 1 or runs_on_gpu(detector)):
         raise CornerNetError("--cpu-time adds up all threads and knows no GPU: add --threads 1, and run on the CPU")
 
 
@@ -166,18 +168,32 @@ def _measure_workers(
 
 
 def first_calls(
-    request: LatencyRequest, detector: Detector, frames: Sequence[Frame], load_s: float, gpu: GpuState | None
+    subject: Subject,
+    detector: Detector,
+    frames: Sequence[Frame],
+    load_s: float,
+    gpu: GpuState | None,
+    batches: Sequence[int] = (1,),
 ) -> Opened:
-    """Run every batch once and describe the model; ``gpu`` is its state before the model was opened."""
+    """Run every batch once and describe the model.
+
+    Args:
+        subject: The model, and how it runs.
+        detector: The same, open.
+        frames: To run it on.
+        load_s: Seconds that it took to open.
+        gpu: Its state before that.
+        batches: Frames a call.
+    """
     start = time.perf_counter()
     detector.batch(frames[:1])
     first = (time.perf_counter() - start) * 1000
-    for batch in request.batches:
+    for batch in batches:
         detector.batch(frames_of(0, batch, frames))
     spec, name = detector.spec, detector.backend.name
     inputs = {view.input_size for frame in frames for view in place(frame.shape[:2], spec, detector.scales)}
     return Opened(
-        path=str(request.model),
+        path=str(subject.model),
         name=spec.name,
         backend=name,
         precision="int8" if spec.precision == "int8" else PRECISIONS.get(name, spec.precision),

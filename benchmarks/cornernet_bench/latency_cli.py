@@ -84,20 +84,23 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency import measure  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.latency_request import LatencyRequest  # noqa: PLC0415 - as above
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
+    from cornernet_bench.subject import Subject  # noqa: PLC0415 - as above
 
     check_cpu_time(arguments)
     check_page(arguments.html)
     check_outputs(arguments.json, arguments.html)
     request = LatencyRequest(
-        model=arguments.model,
-        backend=arguments.backend,
-        size=arguments.size,
+        Subject(
+            model=arguments.model,
+            backend=arguments.backend,
+            size=arguments.size,
+            flip=arguments.flip,
+            scales=arguments.scales,
+            threads=arguments.threads,
+        ),
         batches=arguments.batch,
         iterations=arguments.iterations,
         warm_up=arguments.warm_up,
-        flip=arguments.flip,
-        scales=arguments.scales,
-        threads=arguments.threads,
         cpu_time=arguments.cpu_time,
         workers=arguments.workers,
         images=arguments.images,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cornernet_bench.subject import Subject
     from cornernet_runtime.spec import Size
 
 
@@ -16,16 +17,10 @@ class LatencyRequest:
     """What to measure, and how.
 
     Attributes:
-        model: A bundle, an ``.onnx`` file or a checkpoint.
-        backend: What runs the network; None takes the best here.
-        size: Input that every frame is fitted into; None leaves it to the model.
+        subject: The model, and how it runs.
         batches: Frames a call, one measurement each.
         iterations: Timed calls of each.
         warm_up: Calls of each before that.
-        flip: As for ``Detector``.
-        scales: As for ``Detector``.
-        stacks: Hourglasses of a checkpoint to keep; None keeps all.
-        threads: Of the CPU's libraries; 0 leaves it to them.
         cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
         workers: Detectors that run side by side, in a measurement after the others; 1 is none.
         images: Folder of pictures to measure on; None draws some.
@@ -34,16 +29,10 @@ class LatencyRequest:
         baseline_checkpoint: Its weights; None looks beside the model.
     """
 
-    model: Path
-    backend: str | None = None
-    size: Size | None = None
+    subject: Subject
     batches: tuple[int, ...] = (1,)
     iterations: int = 50
     warm_up: int = 5
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    stacks: int | None = None
-    threads: int = 0
     cpu_time: bool = False
     workers: int = 1
     images: Path | None = None

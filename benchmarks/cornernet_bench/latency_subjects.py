@@ -22,11 +22,13 @@ from cornernet_runtime.geometry import is_too_large, place
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from cornernet_bench.baseline import PublishedPipeline
     from cornernet_bench.latency_request import LatencyRequest
+    from cornernet_bench.subject import Subject
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.spec import Size
 
@@ -43,7 +45,7 @@ class Staged(Protocol):
     stages: Callable[[str], AbstractContextManager[object]]
 
 
-def open_detector(request: LatencyRequest) -> Detector:
+def open_detector(subject: Subject) -> Detector:
     """Open the model with the threads and at the input size that are asked for.
 
     Raises:
@@ -51,17 +53,17 @@ def open_detector(request: LatencyRequest) -> Detector:
         CornerNetError: As ``open_model``.
         SizeError: The model cannot take this size.
     """
-    views: dict[str, Any] = {"flip": request.flip, "scales": request.scales}
-    if request.threads and request.stacks is None and request.model.suffix not in CHECKPOINTS:
-        detector = Detector.open(request.model, request.backend, threads=request.threads, **views)
+    views: dict[str, Any] = {"flip": subject.flip, "scales": subject.scales}
+    if subject.threads and subject.stacks is None and subject.model.suffix not in CHECKPOINTS:
+        detector = Detector.open(subject.model, subject.backend, threads=subject.threads, **views)
     else:
-        detector = open_model(request.model, request.backend, **views, stacks=request.stacks)
-    if request.threads and runs_on_gpu(detector):
+        detector = open_model(subject.model, subject.backend, **views, stacks=subject.stacks)
+    if subject.threads and runs_on_gpu(detector):
         detector.close()
         raise BackendError(f"--threads is for the CPU, and {detector.backend.name} runs on the GPU: name a --backend")
-    if request.size is None:
+    if subject.size is None:
         return detector
-    return _at_size(detector, request.size, any_size=request.model.suffix in CHECKPOINTS)
+    return _at_size(detector, subject.size, any_size=subject.model.suffix in CHECKPOINTS)
 
 
 def runs_on_gpu(detector: Detector) -> bool:
@@ -69,14 +71,18 @@ def runs_on_gpu(detector: Detector) -> bool:
     return isinstance(detector.backend, DeviceBackend)
 
 
-def load_frames(request: LatencyRequest) -> list[Frame]:
-    """Return the frames to measure on: pictures of a folder, or parts of a drawn one, of the size that is asked for.
+def load_frames(images: Path | None, frame_size: Size) -> list[Frame]:
+    """Return the frames to measure on.
+
+    Args:
+        images: Folder of pictures; None takes parts of a drawn one.
+        frame_size: Height and width of these parts.
 
     Raises:
         FrameError: The folder has no picture, or one cannot be read.
     """
-    if request.images is not None:
-        return read_some([str(request.images)])
+    if images is not None:
+        return read_some([str(images)])
     rng, picture = np.random.default_rng(0), sample_picture()
     height, width = picture.shape[:2]
     frames = []
@@ -85,7 +91,7 @@ def load_frames(request: LatencyRequest) -> list[Frame]:
         rows, columns = int(height * share), int(width * share)
         top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
         part = picture[top : top + rows, left : left + columns]
-        frames.append(np.asarray(cv2.resize(part, request.frame_size[::-1]), np.uint8))
+        frames.append(np.asarray(cv2.resize(part, frame_size[::-1]), np.uint8))
     return frames
 
 
@@ -162,7 +168,7 @@ def open_baseline(
             "the model on the CPU with --backend onnxruntime"
         )
     size = _common_input(detector, frames)
-    model, source = published_weights(request.baseline_checkpoint, request.model, detector.spec)
+    model, source = published_weights(request.baseline_checkpoint, request.subject.model, detector.spec)
     pipeline = PublishedPipeline(model, detector.spec, flip=detector.flip, input_size=size, device=device)
     return pipeline, source
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from cornernet_bench.latency import first_calls
 from cornernet_bench.latency_doubts import SPREAD_PERCENT, load_doubts
 from cornernet_bench.latency_machine import describe_machine, gpu_state, load_average, thread_limit
-from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_detector, runs_on_gpu
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.stream_clip import draw_clip, first_frames
@@ -49,23 +48,21 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
         raise CornerNetError("expected something to measure, got --rounds 0 --frames 0; add --live FPS or --sources N")
     if request.soak_frames:
         check_system()
-    opening = LatencyRequest(
-        request.model, request.backend, flip=request.flip, scales=request.scales, threads=request.threads
-    )
+    subject = request.subject
     with ExitStack() as stack:
         folder = stack.enter_context(_folder_for_clips(request.folder))
-        stack.enter_context(thread_limit(request.threads, torch=request.model.suffix in CHECKPOINTS))
+        stack.enter_context(thread_limit(subject.threads, torch=subject.model.suffix in CHECKPOINTS))
         if request.video is None:
             on_progress("drawing the clip", 0, 0)
         path = request.video or draw_clip(folder / "drawn.mp4", request.clip_frames, request.frame_size)
         (first,) = first_frames(path, 1)
         on_progress("opening the model", 0, 0)
         start = time.perf_counter()
-        detector = stack.enter_context(open_detector(opening))
-        opened = first_calls(opening, detector, [first.image], time.perf_counter() - start, gpu)
+        detector = stack.enter_context(open_detector(subject))
+        opened = first_calls(subject, detector, [first.image], time.perf_counter() - start, gpu)
         parts = _Parts()
         try:
-            _measure_parts(parts, request, opening, detector, path, folder, on_progress)
+            _measure_parts(parts, request, detector, path, folder, on_progress)
         except KeyboardInterrupt:
             parts.partial = True
         except CornerNetError as error:
@@ -74,7 +71,7 @@ def measure(request: StreamRequest, on_progress: OnProgress = lambda *_: None) -
             parts.problem = str(error)
         if not parts.measured:
             raise KeyboardInterrupt
-        machine = describe_machine(load, request.threads, {detector.backend.name})
+        machine = describe_machine(load, subject.threads, {detector.backend.name})
         warnings = doubts(parts.throughput, parts.live, machine, on_gpu=runs_on_gpu(detector))
     return StreamReport(
         partial=parts.partial,
@@ -111,7 +108,6 @@ class _Parts:
 def _measure_parts(
     parts: _Parts,
     request: StreamRequest,
-    opening: LatencyRequest,
     detector: Detector,
     path: Path,
     folder: Path,
@@ -136,7 +132,7 @@ def _measure_parts(
         with ExitStack() as stack:
             alone = detector
             if not runs_on_gpu(detector):
-                alone = stack.enter_context(open_detector(replace(opening, threads=1)))
+                alone = stack.enter_context(open_detector(replace(request.subject, threads=1)))
             work = Work(request, detector, alone, path, frames, folder)
             parts.throughput, parts.partial = measure_throughput(work, default_threads(), request.rounds, on_progress)
 

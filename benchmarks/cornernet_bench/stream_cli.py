@@ -79,15 +79,18 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.stream import measure  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.stream_report import StreamRequest  # noqa: PLC0415 - as above
     from cornernet_bench.stream_tables import print_report  # noqa: PLC0415 - as above
+    from cornernet_bench.subject import Subject  # noqa: PLC0415 - as above
 
     check_outputs(arguments.json)
     request = StreamRequest(
-        model=arguments.model,
+        Subject(
+            model=arguments.model,
+            backend=arguments.backend,
+            flip=arguments.flip,
+            scales=arguments.scales,
+            threads=arguments.threads,
+        ),
         video=arguments.video,
-        backend=arguments.backend,
-        flip=arguments.flip,
-        scales=arguments.scales,
-        threads=arguments.threads,
         workers=arguments.workers,
         batch=arguments.batch,
         rounds=arguments.rounds,

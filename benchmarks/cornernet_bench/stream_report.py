@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cornernet_bench.compare_report import Ratio
     from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import Opened
+    from cornernet_bench.subject import Subject
     from cornernet_bench.timing import Summary
     from cornernet_runtime.spec import Size
 
@@ -23,12 +24,8 @@ class StreamRequest:
     """What to measure, and how.
 
     Attributes:
-        model: A bundle, an ``.onnx`` file or a checkpoint.
+        subject: The model, and how it runs in loop and stream.
         video: File whose first frames are the clip; None draws one.
-        backend: What runs the network; None takes the best here.
-        flip: As for ``Detector``.
-        scales: As for ``Detector``.
-        threads: Of the CPU's libraries, in loop and stream; 0 leaves it to them.
         workers: As for ``Detector.stream``.
         batch: As for ``Detector.stream``.
         rounds: In which loop, stream and stages take turns; 0 leaves throughput out.
@@ -42,12 +39,8 @@ class StreamRequest:
         folder: Where clips are written, each in a folder that is removed; None takes the system's.
     """
 
-    model: Path
+    subject: Subject
     video: Path | None = None
-    backend: str | None = None
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    threads: int = 0
     workers: int | None = None
     batch: int | None = None
     rounds: int = 5

@@ -145,7 +145,7 @@ class Work:
                 yield
 
         self._alone.stages = both
-        with thread_limit(1, torch=self._request.model.suffix in CHECKPOINTS):
+        with thread_limit(1, torch=self._request.subject.model.suffix in CHECKPOINTS):
             total = cost_of(self._detect_alone, self.held)
         if runs_on_gpu(self._alone):
             return {DETECTING: replace(total, whole=total.wall)}

@@ -21,6 +21,7 @@ from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_bench.latency_tables import blocks
 from cornernet_bench.report_blocks import Line
+from cornernet_bench.subject import Subject
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
@@ -119,7 +120,7 @@ def test_cpu_time_is_the_clock_of_both_where_it_is_asked_for(reports):
 def test_cpu_time_is_refused_where_it_says_nothing(checkpoint_path):
     for threads in (0, 2):
         with pytest.raises(CornerNetError, match=r"^--cpu-time adds up all threads .*: add --threads 1"):
-            measure(LatencyRequest(checkpoint_path, threads=threads, cpu_time=True))
+            measure(LatencyRequest(Subject(checkpoint_path, threads=threads), cpu_time=True))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_reports_of_cpu_time_say_so(checkpoint_path, tmp_path, capsys):
 
 
 def test_random_weights_of_the_baseline_are_said_once(checkpoint_path):
-    report = measure(LatencyRequest(checkpoint_path, iterations=1, warm_up=1, baseline=True))
+    report = measure(LatencyRequest(Subject(checkpoint_path), iterations=1, warm_up=1, baseline=True))
     for weights, said in (
         ("random weights of x", "flip off, random weights of x;"),
         ("a.pkl", "flip off, weights a.pkl;"),
@@ -224,7 +225,7 @@ def test_pictures_of_a_folder_are_measured_on(bundle_path, tmp_path):
     assert (
         main(["latency", str(bundle_path), "--iterations", "1", "--images", str(tmp_path), "--json", "/dev/null"]) == 0
     )
-    report = measure(LatencyRequest(bundle_path, iterations=1, warm_up=1, images=tmp_path))
+    report = measure(LatencyRequest(Subject(bundle_path), iterations=1, warm_up=1, images=tmp_path))
     assert (report.frames, report.frame_sizes) == (str(tmp_path), ((40, 50), (41, 50)))
 
 
@@ -247,7 +248,7 @@ def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path,
 
 def test_an_interrupt_in_a_later_warm_up_keeps_the_batches_before(bundle_path, monkeypatch):
     interrupting(monkeypatch, 8)  # four timed and untimed calls of the first batch, then the warm-up of the second
-    report = measure(LatencyRequest(bundle_path, batches=(1, 2), iterations=3, warm_up=1))
+    report = measure(LatencyRequest(Subject(bundle_path), batches=(1, 2), iterations=3, warm_up=1))
     assert [(result.batch, result.model.end_to_end.count) for result in report.results] == [(1, 3)]
     assert report.partial
 
@@ -265,8 +266,8 @@ def test_an_interrupt_before_anything_is_measured_leaves_no_report(bundle_path, 
 
 def test_a_size_fits_frames_into_that_input(checkpoint_path, batch_bundle_path):
     for model, size in ((checkpoint_path, (127, 79)), (batch_bundle_path, (95, 63))):
-        request = LatencyRequest(model, size=size, iterations=1, warm_up=1, flip=True)
-        with open_detector(request) as detector:
+        request = LatencyRequest(Subject(model, size=size, flip=True), iterations=1, warm_up=1)
+        with open_detector(request.subject) as detector:
             assert detector.spec.sizes == (size,)
             assert detector.flip
             assert len(detector(FRAME)) > 0
@@ -275,17 +276,17 @@ def test_a_size_fits_frames_into_that_input(checkpoint_path, batch_bundle_path):
 
 def test_a_size_that_the_model_does_not_take_is_refused(checkpoint_path, bundle_path):
     with pytest.raises(SizeError, match="this model was exported for 63x95"):
-        open_detector(LatencyRequest(bundle_path, size=(63, 63)))
+        open_detector(Subject(bundle_path, size=(63, 63)))
     with pytest.raises(SizeError, match="input side 64: this network needs one less than a multiple of 16"):
-        open_detector(LatencyRequest(checkpoint_path, size=(64, 63)))
+        open_detector(Subject(checkpoint_path, size=(64, 63)))
 
 
 def test_threads_are_for_onnx_runtime_and_pytorch(bundle_path, checkpoint_path):
-    expected = open_detector(LatencyRequest(bundle_path))(FRAME)
+    expected = open_detector(Subject(bundle_path))(FRAME)
     for model in (bundle_path, bundle_path / "model.onnx"):
-        with open_detector(LatencyRequest(model, threads=1, backend="onnxruntime")) as detector:
+        with open_detector(Subject(model, threads=1, backend="onnxruntime")) as detector:
             np.testing.assert_allclose(detector(FRAME).scores, expected.scores, rtol=1e-4)
-    with open_detector(LatencyRequest(checkpoint_path, threads=1)) as detector:
+    with open_detector(Subject(checkpoint_path, threads=1)) as detector:
         assert detector.backend.name == "torch"
 
 
@@ -297,21 +298,21 @@ def test_int8_is_int8_whatever_the_rest_is_computed_in(backend, checkpoint_path,
         return Detector(network, replace(SMALL_SPEC, precision="int8", int8_target="cpu"))
 
     monkeypatch.setattr(latency_module, "open_detector", opened)
-    assert measure(LatencyRequest(checkpoint_path, iterations=1, warm_up=1)).model.precision == "int8"
+    assert measure(LatencyRequest(Subject(checkpoint_path), iterations=1, warm_up=1)).model.precision == "int8"
 
 
 def test_a_baseline_without_pytorch_is_refused_whatever_the_threads(bundle_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for threads in (0, 1):
         with pytest.raises(BackendError, match="PyTorch, which is not installed"):
-            measure(LatencyRequest(bundle_path, threads=threads, baseline=True))
+            measure(LatencyRequest(Subject(bundle_path, threads=threads), baseline=True))
 
 
 # The baseline.
 
 
 def test_the_baseline_looks_at_one_scale_and_one_input(checkpoint_path):
-    request = LatencyRequest(checkpoint_path)
+    request = LatencyRequest(Subject(checkpoint_path))
     with pytest.raises(CornerNetError, match="one scale"):
         open_baseline(request, Detector(TorchBackend(small_model()), SMALL_SPEC, scales=(0.5, 1)), [FRAME])
     several = replace(SMALL_SPEC, largest_size=(95, 95), other_sizes=((95, 63),))
@@ -326,9 +327,9 @@ def test_the_baseline_sees_what_the_model_sees(tmp_path):
     path = tmp_path / "native.safetensors"
     spec = replace(SMALL_SPEC, dynamic=True, geometry="native", decode=replace(SMALL_SPEC.decode, top_k=40))
     save_checkpoint(path, small_model(), spec)
-    request = LatencyRequest(path, flip=True, baseline=True)
+    request = LatencyRequest(Subject(path, flip=True), baseline=True)
     frame = np.random.default_rng(0).integers(0, 256, (62, 94, 3), np.uint8)
-    with open_detector(request) as detector:
+    with open_detector(request.subject) as detector:
         expected = detector(frame)
         pipeline, source = open_baseline(request, detector, [frame])
     assert source == str(path)

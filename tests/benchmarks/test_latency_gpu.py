@@ -11,6 +11,7 @@ from doubles.checked import Checked
 from cornernet_bench.cli import main
 from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
+from cornernet_bench.subject import Subject
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime.errors import BackendError
 
@@ -45,14 +46,14 @@ def test_an_engine_is_timed_by_the_gpu_and_from_end_to_end_apart(engine, tmp_pat
 
 
 def test_a_size_keeps_the_pipeline_around_an_engine(engine):
-    with open_detector(LatencyRequest(engine, size=(63, 95), flip=True)) as detector:
+    with open_detector(Subject(engine, size=(63, 95), flip=True)) as detector:
         assert detector.pipeline is not None
         assert detector.spec.sizes == ((63, 95),)
 
 
 def test_the_baseline_of_an_engine_needs_a_gpu_in_pytorch(engine):
-    request = LatencyRequest(engine, baseline=True)
-    with open_detector(request) as detector, pytest.raises(BackendError, match="this PyTorch knows no GPU"):
+    request = LatencyRequest(Subject(engine), baseline=True)
+    with open_detector(request.subject) as detector, pytest.raises(BackendError, match="this PyTorch knows no GPU"):
         open_baseline(request, detector, [])
 
 
@@ -60,6 +61,6 @@ def test_threads_are_not_for_an_engine(engine):
     with pytest.raises(
         BackendError, match=r"^--threads is for the CPU, and tensorrt runs on the GPU: name a --backend"
     ):
-        open_detector(LatencyRequest(engine, threads=1))
-    with open_detector(LatencyRequest(engine, threads=1, backend="onnxruntime")) as detector:
+        open_detector(Subject(engine, threads=1))
+    with open_detector(Subject(engine, threads=1, backend="onnxruntime")) as detector:
         assert detector.backend.name == "onnxruntime"

@@ -15,7 +15,6 @@ from cornernet_bench.latency import frames_of
 from cornernet_bench.latency_doubts import doubts, host_share
 from cornernet_bench.latency_machine import GpuState, Machine, describe_machine, parse_gpu_state, thread_limit
 from cornernet_bench.latency_report import BatchResult, ratios_of
-from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import host_run, load_frames, pipeline_run
 from cornernet_bench.latency_workers import run_workers, workers_of
 from cornernet_bench.measurement import measurement
@@ -49,9 +48,8 @@ def test_calls_take_the_next_frames_and_begin_anew():
     assert frames_of(0, 5, "ab") == list("ababa")
 
 
-def test_drawn_frames_have_the_size_asked_for_and_are_the_same_every_time(tmp_path):
-    request = LatencyRequest(tmp_path, frame_size=(120, 200))
-    frames, again = load_frames(request), load_frames(request)
+def test_drawn_frames_have_the_size_asked_for_and_are_the_same_every_time():
+    frames, again = load_frames(None, (120, 200)), load_frames(None, (120, 200))
     assert {(frame.shape, frame.dtype) for frame in frames} == {((120, 200, 3), np.dtype(np.uint8))}
     assert len({frame.tobytes() for frame in frames}) == len(frames) == 8
     assert all(np.array_equal(*pair) for pair in zip(frames, again, strict=True))
@@ -61,11 +59,11 @@ def test_drawn_frames_have_the_size_asked_for_and_are_the_same_every_time(tmp_pa
 def test_frames_of_a_folder_are_its_pictures(tmp_path):
     for level in (10, 200):
         cv2.imwrite(str(tmp_path / f"{level}.png"), np.full((30, 40, 3), level, np.uint8))
-    frames = load_frames(LatencyRequest(tmp_path, images=tmp_path))
+    frames = load_frames(tmp_path, (480, 640))
     assert [int(frame.mean()) for frame in frames] == [10, 200]
     (tmp_path / "empty").mkdir()
     with pytest.raises(FrameError, match="no picture in this folder"):
-        load_frames(LatencyRequest(tmp_path, images=tmp_path / "empty"))
+        load_frames(tmp_path / "empty", (480, 640))
 
 
 # Runs.

@@ -18,6 +18,7 @@ from cornernet_bench.stream import hold
 from cornernet_bench.stream_report import StreamRequest
 from cornernet_bench.stream_sources import SourcesWork
 from cornernet_bench.stream_throughput import same_detections
+from cornernet_bench.subject import Subject
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
 
@@ -222,7 +223,7 @@ def test_every_source_gives_its_frames_and_those_that_die_what_came_before(repor
 
 def test_sources_run_together_what_one_run_takes(batch_bundle_path, clip):
     flags = {"rounds": 1, "soak_frames": 0, "sources": 2, "source_frames": 3, "workers": 1}
-    request = StreamRequest(batch_bundle_path, clip, **flags)
+    request = StreamRequest(Subject(batch_bundle_path), clip, **flags)
     with Detector.open(batch_bundle_path, threads=1) as detector:
         frames = hold(clip, 4)
         works = [SourcesWork(replace(request, batch=batch), detector, frames) for batch in (None, 3, 9)]
@@ -244,7 +245,7 @@ def test_an_error_that_is_no_sources_own_is_raised(bundle_path, clip, monkeypatc
         opened.set()
         return stream
 
-    request = StreamRequest(bundle_path, clip, sources=2, source_frames=4)
+    request = StreamRequest(Subject(bundle_path), clip, sources=2, source_frames=4)
     with Detector.open(bundle_path, threads=1) as detector:
         work = SourcesWork(request, detector, hold(clip, 2))
         monkeypatch.setattr(Detector, "batch", fail)

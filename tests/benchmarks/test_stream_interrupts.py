@@ -11,6 +11,7 @@ from servers.interrupts import interrupting
 from cornernet_bench import stream_soak
 from cornernet_bench.stream import measure
 from cornernet_bench.stream_report import StreamRequest
+from cornernet_bench.subject import Subject
 from cornernet_runtime.errors import OutputError
 
 
@@ -43,7 +44,9 @@ def test_an_interrupt_in_the_soak_keeps_its_tenths(bundle_path, monkeypatch):
     monkeypatch.setattr(stream_soak, "CLIP_FRAMES", 10)
     monkeypatch.setattr(stream_soak, "WARM_UP", 24)
     monkeypatch.setattr(stream_soak.VideoWriter, "write", interrupted)
-    report = measure(StreamRequest(bundle_path, soak_frames=50, clip_frames=6, frame_size=(96, 128), live_fps=10.0))
+    report = measure(
+        StreamRequest(Subject(bundle_path), soak_frames=50, clip_frames=6, frame_size=(96, 128), live_fps=10.0)
+    )
     assert report.partial
     assert report.soak.asked == 50
     assert report.soak.frames == 19
@@ -64,7 +67,7 @@ def test_an_interrupt_among_the_sources_keeps_complete_rounds(bundle_path, clip)
             raise KeyboardInterrupt
 
     flags = {"rounds": 2, "soak_frames": 0, "sources": 2, "source_frames": 2, "workers": 1}
-    report = measure(StreamRequest(bundle_path, clip, **flags), interrupt)
+    report = measure(StreamRequest(Subject(bundle_path), clip, **flags), interrupt)
     assert report.partial
     assert report.sources.rounds == report.sources.one.wall.count == 1
     assert report.sources.given == {"source 1": 2, "source 2": 2}

@@ -13,13 +13,14 @@ from cornernet_bench import stream as stream_module
 from cornernet_bench import stream_soak
 from cornernet_bench.stream import doubts, hold, measure
 from cornernet_bench.stream_report import StreamRequest
+from cornernet_bench.subject import Subject
 from cornernet_runtime.errors import CornerNetError, OutputError, VideoError
 
 # What makes figures doubtful.
 
 
 def test_doubts_name_a_busy_machine(bundle_path, clip):
-    report = measure(StreamRequest(bundle_path, clip, rounds=1, soak_frames=0, live_fps=100.0, live_frames=5))
+    report = measure(StreamRequest(Subject(bundle_path), clip, rounds=1, soak_frames=0, live_fps=100.0, live_frames=5))
     quiet = replace(report.machine, load_average=0.0)
     calm = replace(report.throughput.loop.wall, spread_percent=3.0)
     network = report.throughput.stages["network"]
@@ -84,13 +85,13 @@ def test_nothing_to_measure_is_no_interrupt(bundle_path, capfd):
 def test_a_missing_pyav_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(VideoError, match=r"^videos need PyAV, which is not installed; pip install "):
-        measure(StreamRequest(tmp_path / "no model is opened"))
+        measure(StreamRequest(Subject(tmp_path / "no model is opened")))
 
 
 def test_folders_that_cannot_be_written_are_named_before_any_work(tmp_path, capfd):
     folder = tmp_path / "none"
     with pytest.raises(OutputError, match=rf"^cannot write in {folder}: No such file or directory; name another --fo"):
-        measure(StreamRequest(tmp_path / "no model is opened", folder=folder))
+        measure(StreamRequest(Subject(tmp_path / "no model is opened"), folder=folder))
     assert stream(tmp_path, "--json", folder / "a.json") == 1
     assert "there is no folder" in capfd.readouterr().err
 
@@ -98,13 +99,17 @@ def test_folders_that_cannot_be_written_are_named_before_any_work(tmp_path, capf
 def test_a_system_that_tells_nothing_of_processes_is_named(bundle_path, tmp_path, monkeypatch):
     monkeypatch.setattr(stream_soak, "PROCESS", tmp_path)
     with pytest.raises(CornerNetError, match=r"the soak reads /proc/self/task, .*; add --frames 0"):
-        measure(StreamRequest(bundle_path))
+        measure(StreamRequest(Subject(bundle_path)))
 
 
 def test_clips_go_into_the_folder_and_are_removed(bundle_path, tmp_path, monkeypatch):
     seen, draw = [], stream_module.draw_clip
     monkeypatch.setattr(stream_module, "draw_clip", lambda path, *rest: seen.append(path) or draw(path, *rest))
-    measure(StreamRequest(bundle_path, clip_frames=2, frame_size=(96, 128), rounds=1, soak_frames=0, folder=tmp_path))
+    measure(
+        StreamRequest(
+            Subject(bundle_path), clip_frames=2, frame_size=(96, 128), rounds=1, soak_frames=0, folder=tmp_path
+        )
+    )
     assert [path.parent.parent for path in seen] == [tmp_path]
     assert list(tmp_path.iterdir()) == []
 

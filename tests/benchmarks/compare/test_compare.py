@@ -209,9 +209,9 @@ class Crash:
 
 
 def test_a_crash_of_what_opens_a_model_is_an_error_here(folder):
-    request = parse_contestant(str(folder / "tiny")).request(0, cpu_time=False)
+    subject = parse_contestant(str(folder / "tiny")).subject(0)
     with pytest.raises(BackendError, match=r"tiny: the process that opened it crashed \(SIGABRT\)$"):
-        open_alone(request, [np.zeros((9, 9, 3), np.uint8), Crash()])
+        open_alone(subject, [np.zeros((9, 9, 3), np.uint8), Crash()])
 
 
 # The page.

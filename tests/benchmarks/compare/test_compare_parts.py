@@ -42,8 +42,8 @@ def test_a_process_of_its_own_never_sees_ctrl_c(bundle_path, monkeypatch):
         os.kill(self.pid, signal.SIGINT)  # before its interpreter is up
 
     monkeypatch.setattr(SpawnProcess, "start", interrupted)
-    request = parse_contestant(str(bundle_path)).request(0, cpu_time=False)
-    assert open_alone(request, [np.zeros((63, 95, 3), np.uint8)]).backend == "onnxruntime"
+    subject = parse_contestant(str(bundle_path)).subject(0)
+    assert open_alone(subject, [np.zeros((63, 95, 3), np.uint8)]).backend == "onnxruntime"
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
