@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.video.detect import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.addresses import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
 
     videos = are_videos(arguments.sources)
     if arguments.ray is not None:
@@ -76,8 +76,7 @@ def _refuse_without_ray(parser: argparse.ArgumentParser, arguments: argparse.Nam
 
 
 def _detect_on_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace, videos: list[bool]) -> int:
-    from cornernet_runtime.video.addresses import is_address  # noqa: PLC0415 - as above
-    from cornernet_runtime.video.detect import is_live_source  # noqa: PLC0415
+    from cornernet_runtime.video.addresses import is_address, is_live_source  # noqa: PLC0415 - as above
 
     for option in ("corners", "show", "start", "duration"):
         if getattr(arguments, option) != parser.get_default(option):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError, OutputError, VideoError
-from cornernet_runtime.video.addresses import file_stem, is_address, is_live
+from cornernet_runtime.video.addresses import file_stem, is_address, is_camera, is_live, is_live_source
 from cornernet_runtime.video.detect_live import detect_live
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.multi import WORKERS
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
     from cornernet_runtime.video.stream import FrameResult
 
 START_WITHIN = 15.0  # seconds; who types a wrong address wants to be told
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov"),
-        *("mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv", "y4m"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +112,6 @@ class VideosSummary:
     failed: int = 0
     interrupted: bool = False
     scales: tuple[float, ...] = (1.0,)
-
-
-def are_videos(sources: Sequence[str]) -> list[bool]:
-    """Say of each source whether it is a video, a stream or a camera, by its name alone."""
-    return [
-        is_address(source)
-        or Path(source).suffix.lower() in SUFFIXES
-        or (_is_camera(source) and not Path(source).exists())
-        for source in sources
-    ]
-
-
-def is_live_source(source: str) -> bool:
-    """Return whether a source is a camera or a live stream, by its name alone."""
-    return _is_camera(source) or (is_address(source) and is_live(source))
 
 
 def detect_videos(
@@ -221,7 +199,7 @@ class _Run:
         detect_live(self.detector, recordings, self.watch, self.on_begin, self._fail, self._note, whole=whole)
 
     def _recording(self, source: str, target: Path | None) -> Recording:
-        sound = None if _is_camera(source) or is_address(source) else Path(source)
+        sound = None if is_camera(source) or is_address(source) else Path(source)
         # A server's clock may be hours old, which players would wait for.
         from_zero = self.request.start > 0 or is_live_source(source)
         return Recording(self.request.score, self.shared, target, sound=sound, from_zero=from_zero)
@@ -241,20 +219,16 @@ class _Run:
 
 
 def _open(source: str, request: VideoRequest) -> Source:
-    if _is_camera(source):
+    if is_camera(source):
         return Camera(int(source))
     if is_address(source) and is_live(source):
         return NetworkStream(source, Reconnection(start_within_s=START_WITHIN, give_up_after_s=request.duration))
     return VideoFile(source, request.start)
 
 
-def _is_camera(source: str) -> bool:
-    return source.isascii() and source.isdigit()
-
-
 def _expand(source: str) -> list[str]:
     """Return the files of a glob; anything else as it is."""
-    if _is_camera(source) or is_address(source) or Path(source).exists():
+    if is_camera(source) or is_address(source) or Path(source).exists():
         return [source]
     return sorted(glob.glob(source, recursive=True)) or [source]  # noqa: PTH207 - takes absolute ones too
 
@@ -267,7 +241,7 @@ def _targets(sources: Sequence[str], output: Path | None) -> list[Path | None]:
         if output is None:
             targets.append(None)
             continue
-        stem = f"camera-{source}" if _is_camera(source) else Path(source).stem
+        stem = f"camera-{source}" if is_camera(source) else Path(source).stem
         stem = file_stem(source) if is_address(source) else stem
         number, target = 1, output / f"{stem}.mp4"
         while target in targets:

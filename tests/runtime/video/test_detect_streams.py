@@ -18,7 +18,7 @@ from places import ROOT
 from servers.live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
 
 from cornernet_runtime.video import detect as detect_module
-from cornernet_runtime.video.detect import are_videos
+from cornernet_runtime.video.addresses import are_videos
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from cornernet_runtime.cli.detect import main
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
 from cornernet_runtime.video import writer
-from cornernet_runtime.video.detect import are_videos
+from cornernet_runtime.video.addresses import are_videos
 from cornernet_runtime.video.file import VideoFile
 
 
