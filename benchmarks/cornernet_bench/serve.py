@@ -16,9 +16,9 @@ import numpy as np
 
 from cornernet_bench.serve_client import Connection, Load, Target, run_load
 from cornernet_bench.timing import Summary, environment, summarise
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ServeError
+from cornernet_runtime.json_lines import json_objects
 from cornernet_runtime.pictures import decode_picture, find_pictures
 
 if TYPE_CHECKING:

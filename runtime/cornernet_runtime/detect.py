@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,12 +17,13 @@ from cornernet_runtime.decode import sigmoid
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_corners, draw_detections
 from cornernet_runtime.errors import FrameError, OutputError
-from cornernet_runtime.files import make_folder, open_atomically
+from cornernet_runtime.files import make_folder
 from cornernet_runtime.geometry import is_too_large
+from cornernet_runtime.json_lines import json_objects, line_writer
 from cornernet_runtime.pictures import SUFFIXES, find_pictures, read_picture, write_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -207,34 +207,10 @@ def _targets(pictures: Sequence[Path], output: Path | None) -> dict[Path, Path]:
     return targets
 
 
-@contextlib.contextmanager
-def line_writer(path: Path) -> Iterator[BinaryIO]:
-    """Yield what lines are written to: a file that is there as a whole in the end, or standard output for ``-``.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    if str(path) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    else:
-        make_folder(path.parent)
-        with open_atomically(path) as stream:
-            yield stream
-
-
 def _json_line(path: Path, frame: NDArray[np.uint8], detections: Detections) -> str:
     height, width = frame.shape[:2]
     content = {"source": str(path), "width": width, "height": height, "detections": json_objects(detections)}
     return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def json_objects(detections: Detections) -> list[dict[str, object]]:
-    """Return what JSON lines say of each object: label, score, and box (x1, y1, x2, y2 in pixels)."""
-    return [
-        {"label": name, "score": round(score, 6), "box": [round(side, 3) for side in box.tolist()]}
-        for box, score, name in detections
-    ]
 
 
 def _summarise(path: Path, frame: NDArray[np.uint8], detections: Detections) -> PictureSummary:

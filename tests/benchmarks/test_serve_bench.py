@@ -15,8 +15,8 @@ from cases.report_schema import problems
 from cornernet_bench.cli import main
 from cornernet_bench.serve_client import Target
 from cornernet_runtime import Detector
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.errors import ServeError
+from cornernet_runtime.json_lines import json_objects
 
 SCORE = 0.05  # random weights are sure of nothing
 
