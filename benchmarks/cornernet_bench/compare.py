@@ -25,10 +25,10 @@ from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.oracle_judge import judge
 from cornernet_bench.oracle_repairs import FEW, RESAMPLES
 from cornernet_bench.timing import take_turns
-from cornernet_runtime.cli.common import count_of, scales_note, too_large_note
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.wording import count_of, scales_note, too_large_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -9,7 +9,7 @@ from cornernet_bench.html_page import Picture, page
 from cornernet_bench.latency_tables import blocks, stage_name
 from cornernet_bench.outputs import new_figure
 from cornernet_bench.report_blocks import Line
-from cornernet_runtime.cli.common import count_of
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

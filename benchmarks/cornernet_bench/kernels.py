@@ -25,10 +25,10 @@ from cornernet_bench.checkout_tests import CHECKOUT, run_tests
 from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
 from cornernet_bench.kernels_gpu import Gpu, GpuFacts
 from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.errors import CornerNetError, KernelError
 from cornernet_runtime.kernels.program import nvrtc_version
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

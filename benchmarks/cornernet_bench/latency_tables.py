@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cornernet_bench.measurement import END_TO_END
 from cornernet_bench.report_blocks import Line, print_blocks
-from cornernet_runtime.cli.common import count_of
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from cornernet_bench.oracle_maps import CORNERS, KINDS
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,10 @@ from rich.table import Table
 
 from cornernet_bench.outputs import console_for_report
 from cornernet_bench.selftest import LAYERS, MODEL, SHORT_SECONDS, Request, run_layer, run_selftest
-from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, OutputError
 from cornernet_runtime.files import cache_folder, make_folder, write_atomically
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,13 +22,13 @@ from cornernet_bench.models import open_model
 from cornernet_bench.selftest import Finding
 from cornernet_bench.selftest_run import Contest, compare, measure
 from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning, PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
 from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

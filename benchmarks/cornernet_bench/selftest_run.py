@@ -17,8 +17,8 @@ import numpy as np
 from cornernet_bench.timing import PERCENTILES
 from cornernet_export.matching import FP16, FP32, Tolerance, View, compare_detections
 from cornernet_runtime.backends.cuda_device import CudaDevice
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.pictures import find_pictures, read_picture
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.latency_cli import AS_OBJECT, count_text, progress_bar
 from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_bench.report_blocks import Line, print_blocks, table_of
-from cornernet_runtime.cli.common import console_for_people, count_of, parse_score
+from cornernet_runtime.cli.common import console_for_people, parse_score
 from cornernet_runtime.records import to_json
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     import argparse

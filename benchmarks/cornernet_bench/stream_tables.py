@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
 from cornernet_bench.report_blocks import Line, print_blocks, table_of
-from cornernet_runtime.cli.common import count_of
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

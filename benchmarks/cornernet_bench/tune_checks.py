@@ -10,10 +10,10 @@ from cornernet_bench.coco import category_ids_of, read_coco
 from cornernet_bench.latency_doubts import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.bundle import MANIFEST_NAME
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, FrameError, OutputError
 from cornernet_runtime.files import make_folder
 from cornernet_runtime.machine import core_count
+from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.accuracy import evaluate
 from cornernet_export.torch_backend import TorchBackend
-from cornernet_runtime.cli.common import count_of
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.wording import count_of
 from cornernet_train.pictures import CocoPictures, coco_paths
 
 if TYPE_CHECKING:

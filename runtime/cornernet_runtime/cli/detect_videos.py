@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.cli.common import INTERRUPTED, console_for_people, count_of, plain, printable, scales_note
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
+from cornernet_runtime.wording import count_of, plain, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse

@@ -10,19 +10,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import (
-    INTERRUPTED,
-    add_view_options,
-    count_of,
-    plain,
-    run_command,
-    share,
-    whole_number,
-)
+from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, run_command, share, whole_number
 from cornernet_runtime.cluster.connect import LOCAL
 from cornernet_runtime.errors import CornerNetWarning, ServeError
 from cornernet_runtime.machine import core_count
 from cornernet_runtime.serve.options import MIB, Limits, ModelOptions, ServeRequest
+from cornernet_runtime.wording import count_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
