@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cornernet_bench.latency_cli import AS_OBJECT
+from cornernet_bench.options import AS_OBJECT
 from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from cornernet_bench.options import AS_OBJECT, check_cpu_time, count_text, progress_bar
 from cornernet_bench.outputs import check_outputs, check_page, console_for_report, write_json
 from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, console_for_people, parse_size
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.console import Console
-
     from cornernet_bench.latency_report import LatencyReport
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
-AS_OBJECT = "as one object (- for standard output, which the tables then leave)"  # of --json
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -122,17 +114,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if report.partial else 0
 
 
-@contextlib.contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows on a terminal what is done, how much of it, of how much (0 is not known)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting", total=None)
-        yield lambda what, done, total: progress.update(
-            task, description=escape(what), completed=done, total=total or None
-        )
-
-
 def as_json(report: LatencyReport) -> dict[str, Any]:
     """Return what ``--json`` writes: the report, when it was made and with which command."""
     return {
@@ -141,19 +122,6 @@ def as_json(report: LatencyReport) -> dict[str, Any]:
         "command": shlex.join(["cornernet-bench", *sys.argv[1:]]),
         **to_json(report),
     }
-
-
-def check_cpu_time(arguments: argparse.Namespace) -> None:
-    """End a command with status 2 that would measure the CPU time of several threads, or of as many as it likes."""
-    if arguments.cpu_time and arguments.threads != 1:
-        arguments.usage_error("--cpu-time adds up all threads: add --threads 1")
-
-
-def count_text(text: str) -> int:
-    """Return the whole number of an option that counts something."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000000, got {text!r}")
-    return int(text)
 
 
 def _frame_size(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from cornernet_bench.latency_cli import AS_OBJECT
+from cornernet_bench.options import AS_OBJECT
 from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_bench.report_blocks import print_table
 from cornernet_runtime.cli.common import INTERRUPTED, console_for_people

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_cli import AS_OBJECT, count_text, progress_bar
+from cornernet_bench.options import AS_OBJECT, count_text, progress_bar
 from cornernet_bench.outputs import check_outputs, console_for_report, write_json
 from cornernet_bench.report_blocks import Line, print_blocks, table_of
 from cornernet_runtime.cli.common import console_for_people, parse_score

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cornernet_bench.latency_cli import check_cpu_time, count_text
+from cornernet_bench.options import check_cpu_time, count_text
 from cornernet_bench.outputs import console_for_report
 from cornernet_runtime.cli.common import console_for_people, parse_size
 from cornernet_runtime.errors import VerificationError
