@@ -11,8 +11,8 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency import first_calls
-from cornernet_bench.latency_machine import gpu_state, thread_limit
 from cornernet_bench.latency_subjects import open_detector
+from cornernet_bench.measuring.machine import gpu_state, thread_limit
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 

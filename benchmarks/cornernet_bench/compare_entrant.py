@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cornernet_bench.compare_report import Accuracy, Result
-from cornernet_bench.measurement import END_TO_END, measurement
-from cornernet_bench.oracle_repairs import Difference
+from cornernet_bench.measuring.intervals import Difference
+from cornernet_bench.measuring.measurement import END_TO_END, measurement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.compare_report import Against
     from cornernet_bench.latency_report import Opened
-    from cornernet_bench.measurement import Clock, Measurement
+    from cornernet_bench.measuring.measurement import Clock, Measurement
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
 

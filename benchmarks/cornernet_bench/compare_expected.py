@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cornernet_bench.compare_entrant import Entrant
-    from cornernet_bench.oracle_repairs import Difference
+    from cornernet_bench.measuring.intervals import Difference
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import numpy as np
 from cornernet_bench.compare_expected import PIPELINE, PRECISIONS, expected, network, views
 from cornernet_bench.compare_maps import MapDifferences
 from cornernet_bench.compare_report import Against, Agreement, speeds
-from cornernet_bench.measurement import END_TO_END
+from cornernet_bench.measuring.intervals import Difference
+from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.oracle import analyse
-from cornernet_bench.oracle_repairs import REPAIRS, Difference, relabelled
+from cornernet_bench.oracle_repairs import REPAIRS, relabelled
 from cornernet_export.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.errors import CornerNetError, ModelError
 from cornernet_runtime.geometry import place

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from cornernet_bench.compare_report import Ratio
-from cornernet_bench.oracle_repairs import Difference
+from cornernet_bench.measuring.intervals import Difference, Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cornernet_bench.measurement import END_TO_END, GPU_COMPUTE, REST, comparable
-from cornernet_bench.timing import summarise
+from cornernet_bench.measuring.intervals import Ratio
+from cornernet_bench.measuring.measurement import END_TO_END, GPU_COMPUTE, REST, comparable
+from cornernet_bench.measuring.timing import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cornernet_bench.compare_contestant import Contestant
-    from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import Opened
-    from cornernet_bench.measurement import Measurement
-    from cornernet_bench.oracle_repairs import Difference
+    from cornernet_bench.measuring.intervals import Difference
+    from cornernet_bench.measuring.machine import Machine
+    from cornernet_bench.measuring.measurement import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +56,6 @@ class Accuracy:
     metrics: dict[str, float]
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Time of the first model through time of another, round by round: above 1 the other is faster.
-
-    Attributes:
-        median: Of all rounds.
-        low: Tenth percentile.
-        high: Ninetieth percentile.
-    """
-
-    median: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(first: Sequence[float], other: Sequence[float]) -> Ratio:
-        """Return it of the times of the rounds that both have; at least one."""
-        rounds = min(len(first), len(other))
-        ratios = np.asarray(first[:rounds], np.float64) / np.asarray(other[:rounds], np.float64)
-        low, median, high = np.percentile(ratios, (10, 50, 90)).tolist()
-        return Ratio(median, low, high)
 
 
 def speeds(first: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, float]]) -> dict[str, Ratio]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
-from cornernet_bench.oracle_repairs import resampling_note
+from cornernet_bench.measuring.intervals import resampling_note
 from cornernet_bench.report_blocks import Line, table_of
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.wording import count_of

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from cornernet_bench.timing import environment, interleave, timing_table
+from cornernet_bench.measuring.timing import environment, interleave, timing_table
 from cornernet_export.corner_pool import OPSET, pool_function
 from cornernet_export.model.corner_pool import PLUGIN_NAMESPACE, Corner, corner_pool
 

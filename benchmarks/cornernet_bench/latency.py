@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_doubts import doubts
-from cornernet_bench.latency_machine import describe_machine, gpu_state, load_average, peak_rss_mib, thread_limit
 from cornernet_bench.latency_report import BatchResult, LatencyReport, Opened, ratios_of
 from cornernet_bench.latency_subjects import (
     baseline_run,
@@ -22,20 +21,21 @@ from cornernet_bench.latency_subjects import (
     runs_on_gpu,
 )
 from cornernet_bench.latency_workers import run_workers
-from cornernet_bench.measurement import measurement
+from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, peak_rss_mib, thread_limit
+from cornernet_bench.measuring.measurement import measurement
+from cornernet_bench.measuring.timing import take_turns
 from cornernet_bench.model_names import CHECKPOINTS
-from cornernet_bench.timing import take_turns
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cornernet_bench.latency_machine import GpuState
     from cornernet_bench.latency_report import Workers
     from cornernet_bench.latency_request import LatencyRequest
     from cornernet_bench.latency_subjects import Frame, Run
-    from cornernet_bench.measurement import Clock
+    from cornernet_bench.measuring.machine import GpuState
+    from cornernet_bench.measuring.measurement import Clock
     from cornernet_bench.subject import Subject
     from cornernet_runtime.detector import Detector
 

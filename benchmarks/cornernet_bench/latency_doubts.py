@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.measurement import MOST_SPREAD
+from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
+from cornernet_bench.measuring.measurement import MOST_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import BatchResult
-    from cornernet_bench.measurement import Measurement
+    from cornernet_bench.measuring.machine import Machine
+    from cornernet_bench.measuring.measurement import Measurement
 
-SPREAD_PERCENT = 20.0  # from the tenth to the ninetieth percentile, of the median
-BY_CPU_TIME = "on a machine that others use too, --threads 1 --cpu-time tells which is faster"
-LOAD_SHARE = 0.5  # of the cores, busy before the measurement begins
 HOST_SHARE = 0.2  # of a call, spent where the GPU waits
 _HELD_BY_GPU = ("network", "upload", "download")  # by the host's clock
 
@@ -40,20 +38,6 @@ def doubts(
             "the checkpoint with --baseline-checkpoint FILE"
         )
     return tuple(lines)
-
-
-def load_doubts(load_average: float, cores: int, advice: str = "") -> list[str]:
-    """Return a line if the machine was busy before a measurement, else none.
-
-    Args:
-        load_average: Processes that ran or waited in the minute before.
-        cores: That this process may use.
-        advice: What else helps than to end them; may be empty.
-    """
-    if load_average <= LOAD_SHARE * cores:
-        return []
-    line = f"{load_average:.1f} processes ran in the minute before, on {cores} cores: end what else runs"
-    return [f"{line} and measure again{advice and f'; {advice}'}"]
 
 
 def host_share(measured: Measurement) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_bench.measurement import END_TO_END, REST, Measurement, comparable
+from cornernet_bench.measuring.measurement import END_TO_END, REST, Measurement, comparable
 
 if TYPE_CHECKING:
-    from cornernet_bench.latency_machine import Machine
-    from cornernet_bench.timing import Summary
+    from cornernet_bench.measuring.machine import Machine
+    from cornernet_bench.measuring.timing import Summary
     from cornernet_runtime.spec import Size
 
 

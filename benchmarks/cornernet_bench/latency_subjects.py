@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
-from cornernet_bench.measurement import END_TO_END, GPU_COMPUTE, REST
+from cornernet_bench.measuring.measurement import END_TO_END, GPU_COMPUTE, REST
+from cornernet_bench.measuring.timing import StageClock
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_bench.models import open_model
-from cornernet_bench.timing import StageClock
 from cornernet_export.verify import read_some, sample_picture
 from cornernet_runtime.backends.base import DeviceBackend
 from cornernet_runtime.detector import Detector

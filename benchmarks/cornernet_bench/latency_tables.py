@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from cornernet_bench.measurement import END_TO_END
+from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.report_blocks import Line, print_blocks
 from cornernet_runtime.wording import count_of
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_bench.latency_machine import Machine
     from cornernet_bench.latency_report import BatchResult, LatencyReport
-    from cornernet_bench.measurement import Measurement
+    from cornernet_bench.measuring.machine import Machine
+    from cornernet_bench.measuring.measurement import Measurement
+    from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.report_blocks import Block
-    from cornernet_bench.timing import Summary
 
 NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}
 _SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "cuda-core")

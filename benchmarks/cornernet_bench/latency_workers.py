@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_report import Workers
-from cornernet_bench.timing import summarise
+from cornernet_bench.measuring.timing import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

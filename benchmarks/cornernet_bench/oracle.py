@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from cornernet_bench.coco import category_ids_of, read_coco, spread
+from cornernet_bench.measuring.intervals import RESAMPLES, Difference
 from cornernet_bench.oracle_judge import Verdict, judge
 from cornernet_bench.oracle_maps import KINDS, Truth, true_maps, with_truth
 from cornernet_bench.oracle_repairs import (
     CLASSES,
     INPUT_CHANNELS,
     REPAIRS,
-    RESAMPLES,
     ClassVotes,
-    Difference,
     Effect,
     Finding,
     find_cause,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from cornernet_bench.measuring.intervals import Difference
     from cornernet_bench.oracle import OracleReport
-    from cornernet_bench.oracle_repairs import Difference
     from cornernet_runtime.detector import Detector
 
 HEADINGS = {
@@ -115,7 +115,7 @@ def _print_exchanges(console: Console, model: str, detector: Detector, report: O
 
 
 def _print_comparison(console: Console, against: str, report: OracleReport) -> None:
-    from cornernet_bench.oracle_repairs import resampling_note  # noqa: PLC0415 - imports NumPy
+    from cornernet_bench.measuring.intervals import resampling_note  # noqa: PLC0415 - imports NumPy
 
     comparison = report.comparison
     if comparison is None:

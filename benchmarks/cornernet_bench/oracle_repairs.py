@@ -10,19 +10,17 @@ import numpy as np
 
 from cornernet_bench.oracle_maps import CORNERS, KINDS
 from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from cornernet_bench.measuring.intervals import Difference
     from cornernet_export.targets import Targets
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.maps import CornerMaps
 
-RESAMPLES = 200
-FEW = 20  # pictures below which resampling says little
 LEAST_LOSS = 0.1  # points of AP that are worth a cause
 LEAST_WIRING = 1.0  # points that an exchange within the model must bring: a fault of that kind costs far more
 NEARLY = 0.9  # of the best repair's gain; a simpler one that brings as much is the cause
@@ -142,26 +140,6 @@ def relabelled(detections: Sequence[Detections], labels: NDArray[np.int64]) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A difference of AP in points, and its interval of 95 % over sets made of the same pictures drawn anew."""
-
-    points: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(points: float, resampled: NDArray[np.float64]) -> Difference:
-        """Return it with the interval that differences [B] of resampled sets show."""
-        known = resampled[np.isfinite(resampled)]
-        low, high = np.percentile(known, (2.5, 97.5)) if known.size else (np.nan, np.nan)
-        return Difference(points, float(low), float(high))
-
-    def exceeds(self, least: float) -> bool:
-        """Say whether it is at least so many points, and more than the noise."""
-        return self.points >= least and self.low > 0
-
-
-@dataclass(frozen=True, slots=True)
 class Effect:
     """What a repair brought."""
 
@@ -212,9 +190,3 @@ ELSEWHERE = "the fault lies before the heads, or in several of them"
 
 def _amount(difference: Difference) -> str:
     return f"{difference.points:.2f} points ({difference.low:.2f} to {difference.high:.2f})"
-
-
-def resampling_note(pictures: int) -> str:
-    """Return what the intervals are."""
-    few = f"; {count_of(pictures, 'picture')} are few for that" if pictures < FEW else ""
-    return f"intervals hold 95 % of {RESAMPLES} sets of as many pictures, drawn anew from these{few}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency import first_calls
-from cornernet_bench.latency_doubts import SPREAD_PERCENT, load_doubts
-from cornernet_bench.latency_machine import describe_machine, gpu_state, load_average, thread_limit
 from cornernet_bench.latency_subjects import open_detector, runs_on_gpu
+from cornernet_bench.measuring.cautions import SPREAD_PERCENT, load_doubts
+from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, thread_limit
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.stream_clip import draw_clip, first_frames
 from cornernet_bench.stream_live import live_failures, measure_live
@@ -26,7 +26,7 @@ from cornernet_runtime.errors import CornerNetError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cornernet_bench.latency_machine import Machine
+    from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.stream_report import Live, OnProgress, Soak, Sources, StreamRequest, Throughput
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame

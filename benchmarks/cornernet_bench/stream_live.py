@@ -6,8 +6,8 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from cornernet_bench.measuring.timing import summarise
 from cornernet_bench.stream_report import Live
-from cornernet_bench.timing import summarise
 from cornernet_runtime.video.sources import Frames
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING
 
-from cornernet_bench.compare_report import Ratio
+from cornernet_bench.measuring.intervals import Ratio
+from cornernet_bench.measuring.timing import take_turns
 from cornernet_bench.stream_report import Sources
 from cornernet_bench.stream_throughput import Cost, cost_of, way_of
-from cornernet_bench.timing import take_turns
 from cornernet_runtime.errors import CornerNetWarning, VideoError
 from cornernet_runtime.video.multi import MultiStream
 from cornernet_runtime.video.sources import Frames

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cornernet_bench.compare_report import Ratio
+    from cornernet_bench.measuring.intervals import Ratio
+    from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.report_blocks import Block
     from cornernet_bench.stream_report import Live, Soak, Sources, StreamReport, Throughput
-    from cornernet_bench.timing import Summary
 
 NAMES = {"writing": "drawing, encoding"}
 

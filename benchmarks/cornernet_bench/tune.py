@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import onnx
 
 from cornernet_bench.accuracy import evaluate
-from cornernet_bench.latency_machine import load_average
-from cornernet_bench.timing import environment, interleave
+from cornernet_bench.measuring.machine import load_average
+from cornernet_bench.measuring.timing import environment, interleave
 from cornernet_bench.tune_checks import (
     REPORT_NAME,
     check_data,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cornernet_bench.tune_request import TuneRequest
-
 
 TARGET: Final = "cpu"  # time is measured here
 

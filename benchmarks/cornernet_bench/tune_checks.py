@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from cornernet_bench.coco import category_ids_of, read_coco
-from cornernet_bench.latency_doubts import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
+from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.bundle import MANIFEST_NAME
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, FrameError, OutputError

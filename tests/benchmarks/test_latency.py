@@ -14,12 +14,13 @@ from cases.small import SMALL_SPEC, small_model
 from servers.interrupts import interrupting
 
 from cornernet_bench import latency as latency_module
-from cornernet_bench import latency_doubts, measurement
+from cornernet_bench import latency_doubts
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
 from cornernet_bench.latency_request import LatencyRequest
 from cornernet_bench.latency_subjects import open_baseline, open_detector
 from cornernet_bench.latency_tables import blocks
+from cornernet_bench.measuring import measurement
 from cornernet_bench.report_blocks import Line
 from cornernet_bench.subject import Subject
 from cornernet_export.checkpoint import save_checkpoint

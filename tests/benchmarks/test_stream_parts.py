@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from cases.video_clips import decoded, moving_shapes, write_clip
 
-from cornernet_bench.compare_report import Ratio
+from cornernet_bench.measuring.intervals import Ratio
+from cornernet_bench.measuring.timing import summarise
 from cornernet_bench.stream_clip import FirstFrames, Repeated, draw_clip, first_frames, passing
 from cornernet_bench.stream_live import Clocked, live_failures
 from cornernet_bench.stream_report import Held, Live, Soak, Sources
 from cornernet_bench.stream_soak import held, soak_failures
 from cornernet_bench.stream_sources import sources_failures
 from cornernet_bench.stream_throughput import Cost, ideal_of, throughput_failures, throughput_of, way_of
-from cornernet_bench.timing import summarise
 
 TIMES = summarise([1.0])
 WORK = SimpleNamespace(count=50, held=40, compared=100, equal=100, tolerance_px=0.0)

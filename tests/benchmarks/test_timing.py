@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cornernet_bench.timing import StageClock, interleave, summarise, take_turns
+from cornernet_bench.measuring.timing import StageClock, interleave, summarise, take_turns
 
 
 def percentile(values, percent):

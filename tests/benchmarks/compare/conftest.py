@@ -8,7 +8,7 @@ import pytest
 from cases.compare import SCENES
 from cases.faulty_models import shipped_with_scenes
 
-from cornernet_bench import measurement
+from cornernet_bench.measuring import measurement
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,10 @@ from cornernet_bench.compare_contestant import TORCH_BACKENDS, Contestant, disk_
 from cornernet_bench.compare_entrant import Entrant
 from cornernet_bench.compare_front import front, stars
 from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Agreement, Ratio, speeds
-from cornernet_bench.latency_machine import peak_rss_mib
-from cornernet_bench.measurement import END_TO_END
+from cornernet_bench.compare_report import Agreement, speeds
+from cornernet_bench.measuring.intervals import Ratio
+from cornernet_bench.measuring.machine import peak_rss_mib
+from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_bench.models import open_model
 from cornernet_export.torch_backend import HALF, TorchBackend
@@ -207,7 +208,7 @@ def test_agreement_counts_what_either_found():
 
 def test_the_memory_of_a_process_is_its_own():
     held = np.ones(400 * 2**20, np.uint8)  # by this one, which starts the other
-    code = "from cornernet_bench.latency_machine import peak_rss_mib; print(peak_rss_mib())"
+    code = "from cornernet_bench.measuring.machine import peak_rss_mib; print(peak_rss_mib())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
     assert 20 < float(done.stdout) < 300 < len(held) / 2**20 < peak_rss_mib()
 

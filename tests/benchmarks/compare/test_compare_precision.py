@@ -9,7 +9,7 @@ from cornernet_bench.compare import compare
 from cornernet_bench.compare_contestant import parse_contestant
 from cornernet_bench.compare_expected import PRECISIONS
 from cornernet_bench.compare_report import CompareRequest
-from cornernet_bench.oracle_repairs import Difference
+from cornernet_bench.measuring.intervals import Difference
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.machine import has_bfloat16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_bench.timing import Summary, summarise
+from cornernet_bench.measuring.timing import Summary, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
