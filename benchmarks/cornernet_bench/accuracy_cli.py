@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
     """Return the models that were measured: all, or those that an interrupt left, the last of them in part."""
     from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.models import open_model  # noqa: PLC0415
+    from cornernet_bench.models.open import open_model  # noqa: PLC0415
 
     progress = console_for_people()
     rows: list[Row] = []

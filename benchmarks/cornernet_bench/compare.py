@@ -18,12 +18,13 @@ from cornernet_bench.compare_entrant import Entrant
 from cornernet_bench.compare_findings import FirstFailedError, beside, explain
 from cornernet_bench.compare_front import stars
 from cornernet_bench.compare_report import CompareReport, Failure
-from cornernet_bench.latency_subjects import model_run, open_detector, runs_on_gpu
 from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_bench.measuring.intervals import FEW, RESAMPLES
 from cornernet_bench.measuring.machine import describe_machine, load_average, thread_limit
 from cornernet_bench.measuring.timing import take_turns
 from cornernet_bench.model_names import CHECKPOINTS
+from cornernet_bench.models.open import open_detector
+from cornernet_bench.models.runs import model_run, runs_on_gpu
 from cornernet_bench.oracle_judge import judge
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import is_too_large
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from cornernet_bench.coco import CocoSet
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.compare_report import CompareRequest
-    from cornernet_bench.latency_subjects import Frame
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Clock
+    from cornernet_bench.models.runs import Frame
 
     OnFailure = Callable[[str], None]  # a line that says what cannot be measured
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much

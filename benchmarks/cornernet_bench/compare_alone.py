@@ -10,19 +10,19 @@ import warnings
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency import first_calls
-from cornernet_bench.latency_subjects import open_detector
 from cornernet_bench.measuring.machine import gpu_state, thread_limit
 from cornernet_bench.model_names import CHECKPOINTS
+from cornernet_bench.models.open import open_detector
+from cornernet_bench.models.opening import first_calls
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from cornernet_bench.latency_report import Opened
-    from cornernet_bench.latency_subjects import Frame
-    from cornernet_bench.subject import Subject
+    from cornernet_bench.models.opening import Opened
+    from cornernet_bench.models.runs import Frame
+    from cornernet_bench.models.subject import Subject
 
 
 def open_alone(subject: Subject, frames: Sequence[Frame]) -> Opened:

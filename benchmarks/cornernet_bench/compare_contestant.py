@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
-from cornernet_bench.subject import Subject
+from cornernet_bench.models.subject import Subject
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size
 from cornernet_runtime.detector import BACKENDS

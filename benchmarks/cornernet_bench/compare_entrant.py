@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.compare_report import Against
-    from cornernet_bench.latency_report import Opened
     from cornernet_bench.measuring.measurement import Clock, Measurement
+    from cornernet_bench.models.opening import Opened
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
 

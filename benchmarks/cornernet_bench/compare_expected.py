@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_subjects import runs_on_gpu
 from cornernet_bench.model_names import PUBLISHED
+from cornernet_bench.models.runs import runs_on_gpu
 from cornernet_bench.oracle_repairs import LEAST_LOSS
 from cornernet_export.matching import FP16, FP32, INT8
 

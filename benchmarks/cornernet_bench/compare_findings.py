@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cornernet_bench.compare_entrant import Entrant
     from cornernet_bench.compare_expected import Expected
     from cornernet_bench.compare_report import CompareRequest
-    from cornernet_bench.latency_subjects import Frame
+    from cornernet_bench.models.runs import Frame
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.geometry import Placement
     from cornernet_runtime.maps import CornerMaps

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_bench.compare_contestant import Contestant
-    from cornernet_bench.latency_report import Opened
     from cornernet_bench.measuring.intervals import Difference
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Measurement
+    from cornernet_bench.models.opening import Opened
 
 
 @dataclass(frozen=True, slots=True)

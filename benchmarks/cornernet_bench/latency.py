@@ -11,20 +11,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cornernet_bench.latency_doubts import doubts
-from cornernet_bench.latency_report import BatchResult, LatencyReport, Opened, ratios_of
-from cornernet_bench.latency_subjects import (
-    baseline_run,
-    load_frames,
-    model_run,
-    open_baseline,
-    open_detector,
-    runs_on_gpu,
-)
+from cornernet_bench.latency_report import BatchResult, LatencyReport, ratios_of
+from cornernet_bench.latency_subjects import baseline_run, open_baseline
 from cornernet_bench.latency_workers import run_workers
-from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, peak_rss_mib, thread_limit
+from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, thread_limit
 from cornernet_bench.measuring.measurement import measurement
 from cornernet_bench.measuring.timing import take_turns
 from cornernet_bench.model_names import CHECKPOINTS
+from cornernet_bench.models.frames import frames_of, load_frames
+from cornernet_bench.models.open import open_detector
+from cornernet_bench.models.opening import first_calls
+from cornernet_bench.models.runs import model_run, runs_on_gpu
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import place
 
@@ -33,17 +30,15 @@ if TYPE_CHECKING:
 
     from cornernet_bench.latency_report import Workers
     from cornernet_bench.latency_request import LatencyRequest
-    from cornernet_bench.latency_subjects import Frame, Run
-    from cornernet_bench.measuring.machine import GpuState
     from cornernet_bench.measuring.measurement import Clock
-    from cornernet_bench.subject import Subject
+    from cornernet_bench.models.runs import Frame, Run
+    from cornernet_bench.models.subject import Subject
     from cornernet_runtime.detector import Detector
 
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 MODEL, BASELINE = "model", "baseline"
 EXCLUDED = ("reading and decoding of image files",)
-PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # what floats are computed in
 
 
 def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) -> LatencyReport:
@@ -89,11 +84,6 @@ def measure(request: LatencyRequest, on_progress: OnProgress = lambda *_: None) 
         workers=workers,
         warnings=warnings,
     )
-
-
-def frames_of(number: int, batch: int, frames: Sequence[Frame]) -> list[Frame]:
-    """Return the frames of call ``number``: the next ones, from the beginning again after the last."""
-    return [frames[(number * batch + index) % len(frames)] for index in range(batch)]
 
 
 def _open(subject: Subject) -> Detector:
@@ -165,49 +155,3 @@ def _measure_workers(
         request.workers,
         request.iterations,
     )
-
-
-def first_calls(
-    subject: Subject,
-    detector: Detector,
-    frames: Sequence[Frame],
-    load_s: float,
-    gpu: GpuState | None,
-    batches: Sequence[int] = (1,),
-) -> Opened:
-    """Run every batch once and describe the model.
-
-    Args:
-        subject: The model, and how it runs.
-        detector: The same, open.
-        frames: To run it on.
-        load_s: Seconds that it took to open.
-        gpu: Its state before that.
-        batches: Frames a call.
-    """
-    start = time.perf_counter()
-    detector.batch(frames[:1])
-    first = (time.perf_counter() - start) * 1000
-    for batch in batches:
-        detector.batch(frames_of(0, batch, frames))
-    spec, name = detector.spec, detector.backend.name
-    inputs = {view.input_size for frame in frames for view in place(frame.shape[:2], spec, detector.scales)}
-    return Opened(
-        path=str(subject.model),
-        name=spec.name,
-        backend=name,
-        precision="int8" if spec.precision == "int8" else PRECISIONS.get(name, spec.precision),
-        geometry=spec.geometry,
-        input_sizes=tuple(sorted(inputs)),
-        flip=detector.flip,
-        scales=detector.scales,
-        load_s=load_s,
-        first_inference_ms=first,
-        peak_rss_mib=peak_rss_mib(),
-        device_memory_mib=_memory_added(gpu, gpu_state()) if runs_on_gpu(detector) else None,
-    )
-
-
-def _memory_added(before: GpuState | None, after: GpuState | None) -> int | None:
-    used = [None if state is None else state.memory_used_mib for state in (before, after)]
-    return None if used[0] is None or used[1] is None else used[1] - used[0]

@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.latency import measure  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.latency_request import LatencyRequest  # noqa: PLC0415 - as above
     from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
-    from cornernet_bench.subject import Subject  # noqa: PLC0415 - as above
+    from cornernet_bench.models.subject import Subject  # noqa: PLC0415 - as above
 
     check_cpu_time(arguments)
     check_page(arguments.html)

@@ -10,6 +10,7 @@ from cornernet_bench.measuring.measurement import END_TO_END, REST, Measurement,
 if TYPE_CHECKING:
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.timing import Summary
+    from cornernet_bench.models.opening import Opened
     from cornernet_runtime.spec import Size
 
 
@@ -32,39 +33,6 @@ class BatchResult:
     baseline: Measurement | None
     ratios: dict[str, float]
     calls: int
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The model as it was opened.
-
-    Attributes:
-        path: As given.
-        name: Architecture.
-        backend: What ran the network.
-        precision: Of the weights and activations inside.
-        geometry: How frames become input.
-        input_sizes: That the frames came to.
-        flip: Whether mirror images were looked at too.
-        scales: At which frames were looked at.
-        load_s: From the path to a detector, libraries included, seconds.
-        first_inference_ms: The first call, with one frame.
-        peak_rss_mib: Most memory of the process once every batch had run, before any baseline was opened.
-        device_memory_mib: What was in use on the GPU then, less what was in use before; None without a GPU.
-    """
-
-    path: str
-    name: str
-    backend: str
-    precision: str
-    geometry: str
-    input_sizes: tuple[Size, ...]
-    flip: bool
-    scales: tuple[float, ...]
-    load_s: float
-    first_inference_ms: float
-    peak_rss_mib: float
-    device_memory_mib: int | None
 
 
 @dataclass(frozen=True, slots=True)

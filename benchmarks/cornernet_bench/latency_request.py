@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_bench.subject import Subject
+    from cornernet_bench.models.subject import Subject
     from cornernet_runtime.spec import Size
 
 

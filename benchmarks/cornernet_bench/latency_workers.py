@@ -13,7 +13,7 @@ from cornernet_bench.measuring.timing import summarise
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cornernet_bench.latency_subjects import Frame
+    from cornernet_bench.models.runs import Frame
     from cornernet_runtime.detector import Detector
 
 WARM_UP = 2

@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     progress = console_for_people()
     check_picture(arguments.picture)
     check_outputs(arguments.json, arguments.picture)
-    from cornernet_bench.models import open_model  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.models.open import open_model  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.oracle import analyse  # noqa: PLC0415
 
     def show(items: Any, what: str) -> Any:  # noqa: ANN401 - a sequence in, an iterable of the same out

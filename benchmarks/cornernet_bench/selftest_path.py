@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.kernels import REQUIRE_GPU
 from cornernet_bench.model_names import CHECKPOINTS
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_bench.selftest import Finding
 from cornernet_bench.selftest_run import Contest, compare, measure
 from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest

@@ -55,7 +55,7 @@ def _diagnosis() -> Finding:
 def _opened(model: str) -> Finding:
     """Return why it is refused as a model, if it is; where what would open it is not installed, nobody knows."""
     from cornernet_bench.model_names import CHECKPOINTS  # noqa: PLC0415 - imports what may crash
-    from cornernet_bench.models import open_model  # noqa: PLC0415
+    from cornernet_bench.models.open import open_model  # noqa: PLC0415
 
     try:
         open_model(model, None if model.endswith(CHECKPOINTS) else "onnxruntime").close()

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency import first_calls
-from cornernet_bench.latency_subjects import open_detector, runs_on_gpu
 from cornernet_bench.measuring.cautions import SPREAD_PERCENT, load_doubts
 from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, thread_limit
 from cornernet_bench.model_names import CHECKPOINTS
+from cornernet_bench.models.open import open_detector
+from cornernet_bench.models.opening import first_calls
+from cornernet_bench.models.runs import runs_on_gpu
 from cornernet_bench.stream_clip import draw_clip, first_frames
 from cornernet_bench.stream_live import live_failures, measure_live
 from cornernet_bench.stream_report import StreamReport

@@ -76,10 +76,10 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from cornernet_bench.models.subject import Subject  # noqa: PLC0415 - as above
     from cornernet_bench.stream import measure  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.stream_report import StreamRequest  # noqa: PLC0415 - as above
     from cornernet_bench.stream_tables import print_report  # noqa: PLC0415 - as above
-    from cornernet_bench.subject import Subject  # noqa: PLC0415 - as above
 
     check_outputs(arguments.json)
     request = StreamRequest(

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cornernet_bench.latency_report import Opened
     from cornernet_bench.measuring.intervals import Ratio
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.timing import Summary
-    from cornernet_bench.subject import Subject
+    from cornernet_bench.models.opening import Opened
+    from cornernet_bench.models.subject import Subject
     from cornernet_runtime.spec import Size
 
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much

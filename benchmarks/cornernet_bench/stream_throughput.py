@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.latency_subjects import runs_on_gpu
 from cornernet_bench.measuring.intervals import Ratio
 from cornernet_bench.measuring.machine import thread_limit
 from cornernet_bench.measuring.timing import StageClock, summarise, take_turns
 from cornernet_bench.model_names import CHECKPOINTS
+from cornernet_bench.models.runs import runs_on_gpu
 from cornernet_bench.stream_clip import FirstFrames
 from cornernet_bench.stream_report import Stage, Throughput, Way
 from cornernet_runtime.video.stream import LARGEST_BATCH, FrameResult

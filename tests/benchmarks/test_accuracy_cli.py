@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from cornernet_bench import accuracy as judging
 from cornernet_bench.accuracy import METRICS
 from cornernet_bench.cli import main
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.cli.detect import main as detect
 from cornernet_runtime.errors import BackendError, BundleError, CheckpointError

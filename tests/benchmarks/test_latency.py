@@ -18,11 +18,12 @@ from cornernet_bench import latency_doubts
 from cornernet_bench.cli import main
 from cornernet_bench.latency import measure
 from cornernet_bench.latency_request import LatencyRequest
-from cornernet_bench.latency_subjects import open_baseline, open_detector
+from cornernet_bench.latency_subjects import open_baseline
 from cornernet_bench.latency_tables import blocks
 from cornernet_bench.measuring import measurement
+from cornernet_bench.models.open import open_detector
+from cornernet_bench.models.subject import Subject
 from cornernet_bench.report_blocks import Line
-from cornernet_bench.subject import Subject
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector

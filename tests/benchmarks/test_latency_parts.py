@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC, small_model
 
-from cornernet_bench.latency import frames_of
 from cornernet_bench.latency_doubts import doubts, host_share
 from cornernet_bench.latency_report import BatchResult, ratios_of
-from cornernet_bench.latency_subjects import host_run, load_frames, pipeline_run
 from cornernet_bench.latency_workers import run_workers, workers_of
 from cornernet_bench.measuring.machine import GpuState, Machine, describe_machine, parse_gpu_state, thread_limit
 from cornernet_bench.measuring.measurement import measurement
 from cornernet_bench.measuring.timing import StageClock
+from cornernet_bench.models.frames import frames_of, load_frames
+from cornernet_bench.models.runs import host_run, pipeline_run
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.threads import default_threads

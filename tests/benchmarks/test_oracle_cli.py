@@ -12,7 +12,7 @@ from cases.oracle import write_set
 from cornernet_bench import oracle
 from cornernet_bench.accuracy import evaluate
 from cornernet_bench.cli import main
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_bench.oracle import EXCHANGES, OracleReport
 from cornernet_bench.oracle_picture import draw_oracle
 from cornernet_bench.oracle_repairs import REPAIRS

@@ -12,7 +12,7 @@ import torch
 from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
 
 from cornernet_bench import selftest_path
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_worker import find
 from cornernet_export.engine import EngineRequest, add_engine
@@ -193,7 +193,7 @@ ON_THE_CPU = """
     from doubles.device_double import HostNetwork
     from cases.pipeline import SPEC
     from cornernet_bench import selftest_path, selftest_run
-    from cornernet_bench.models import open_model
+    from cornernet_bench.models.open import open_model
     from cornernet_bench.selftest_run import Contest
     from cornernet_runtime import Detector
     from cornernet_runtime.backends.cuda_device import CudaDevice

@@ -9,9 +9,9 @@ from cases.stream_bench import stream
 from servers.interrupts import interrupting
 
 from cornernet_bench import stream_soak
+from cornernet_bench.models.subject import Subject
 from cornernet_bench.stream import measure
 from cornernet_bench.stream_report import StreamRequest
-from cornernet_bench.subject import Subject
 from cornernet_runtime.errors import OutputError
 
 

@@ -18,7 +18,7 @@ from cases.pipeline_run import cases_of
 from cases.small import small_model
 from places import SHIPPED, SOURCE_ROOTS, SUPPORT
 
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.matching import box_iou
 from cornernet_export.model.rewrite import fold_batch_norms

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
+from cornernet_bench.models.runs import runs_on_gpu
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cornernet_bench.models.subject import Subject
+    from cornernet_runtime.spec import Size
 
 
 def open_model(
@@ -59,3 +64,42 @@ def open_model(
             f"{backend}"
         )
     return open_checkpoint(Path(path), half=backend == HALF, flip=flip, scales=scales, stacks=stacks)
+
+
+def open_detector(subject: Subject) -> Detector:
+    """Open the model with the threads and at the input size that are asked for.
+
+    Raises:
+        BackendError: Threads are asked for of a GPU.
+        CornerNetError: As ``open_model``.
+        SizeError: The model cannot take this size.
+    """
+    views: dict[str, Any] = {"flip": subject.flip, "scales": subject.scales}
+    if subject.threads and subject.stacks is None and subject.model.suffix not in CHECKPOINTS:
+        detector = Detector.open(subject.model, subject.backend, threads=subject.threads, **views)
+    else:
+        detector = open_model(subject.model, subject.backend, **views, stacks=subject.stacks)
+    if subject.threads and runs_on_gpu(detector):
+        detector.close()
+        raise BackendError(f"--threads is for the CPU, and {detector.backend.name} runs on the GPU: name a --backend")
+    if subject.size is None:
+        return detector
+    return _at_size(detector, subject.size, any_size=subject.model.suffix in CHECKPOINTS)
+
+
+def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
+    """Return a detector around the same network that fits every frame into one input of this size."""
+    if not any_size:
+        detector.spec.check_input_size(size)
+    largest = size if any_size else detector.spec.largest_size
+    spec = replace(detector.spec, input_size=size, other_sizes=(), largest_size=largest, geometry="fit")
+    if detector.backend.name == PUBLISHED:
+        from cornernet_bench.baseline_detector import PublishedDetector  # noqa: PLC0415 - imports torch
+
+        if isinstance(detector, PublishedDetector):
+            return detector.with_spec(spec)
+    views: dict[str, Any] = {"flip": detector.flip, "scales": detector.scales}
+    if detector.pipeline is None:
+        return Detector(detector.backend, spec, **views)
+    detector.pipeline.close()
+    return Detector.around(detector.backend, spec, **views)
