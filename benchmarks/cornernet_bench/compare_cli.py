@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.compare_contestant import FORM, parse_contestant
 from cornernet_bench.options import AS_OBJECT, check_cpu_time, count_text, progress_bar
-from cornernet_bench.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
+from cornernet_bench.reports.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.compare import compare  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.compare_report import CompareRequest  # noqa: PLC0415 - as above
     from cornernet_bench.compare_tables import blocks  # noqa: PLC0415 - as above
-    from cornernet_bench.report_blocks import print_blocks  # noqa: PLC0415 - as above
+    from cornernet_bench.reports.blocks import print_blocks  # noqa: PLC0415 - as above
 
     console = console_for_people()
     if len(arguments.models) < 2:

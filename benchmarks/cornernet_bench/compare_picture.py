@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.outputs import new_figure, save_figure
+from cornernet_bench.reports.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
 from cornernet_bench.measuring.intervals import resampling_note
-from cornernet_bench.report_blocks import Line, table_of
+from cornernet_bench.reports.blocks import Line, table_of
+from cornernet_bench.reports.words import ms_text, stage_name, thread_text
 from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.wording import count_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cornernet_bench.compare_report import Against, CompareReport, Result
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
 
 NONE = "-"
 BEST = "*"

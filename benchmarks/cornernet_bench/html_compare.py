@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.compare_picture import NARROW, WIDE, front_figure
 from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table
-from cornernet_bench.html_page import Picture, page
-from cornernet_bench.report_blocks import Line
+from cornernet_bench.reports.blocks import Line
+from cornernet_bench.reports.page import Picture, page
 from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cornernet_bench.compare_report import CompareReport
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
 
 
 def compare_page(report: CompareReport, date: str, command: str) -> str:

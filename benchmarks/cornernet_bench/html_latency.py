@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cornernet_bench.html_page import Picture, page
-from cornernet_bench.latency_tables import blocks, stage_name
-from cornernet_bench.outputs import new_figure
-from cornernet_bench.report_blocks import Line
+from cornernet_bench.latency_tables import blocks
+from cornernet_bench.reports.blocks import Line
+from cornernet_bench.reports.outputs import new_figure
+from cornernet_bench.reports.page import Picture, page
+from cornernet_bench.reports.words import stage_name
 from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cornernet_bench.latency_report import BatchResult, LatencyReport
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
 
 WIDE, NARROW = (8.0, 3.2), (4.2, 3.2)  # inches
 

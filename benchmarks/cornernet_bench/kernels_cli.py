@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cornernet_bench.options import AS_OBJECT
-from cornernet_bench.outputs import check_outputs, console_for_report, write_json
+from cornernet_bench.reports.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.machine import core_count, cpu_name

@@ -8,7 +8,8 @@ from rich import box
 from rich.table import Table
 
 from cornernet_bench.measuring.measurement import END_TO_END
-from cornernet_bench.report_blocks import Line, print_blocks
+from cornernet_bench.reports.blocks import Line, print_blocks
+from cornernet_bench.reports.words import SHOWN_LIBRARIES, ms_text, stage_name, thread_text
 from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.latency_report import BatchResult, LatencyReport
-    from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Measurement
     from cornernet_bench.measuring.timing import Summary
-    from cornernet_bench.report_blocks import Block
-
-NAMES = {"soft_nms": "soft-NMS", END_TO_END: "end to end"}
-_SHOWN_LIBRARIES = ("python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "cuda-core")
+    from cornernet_bench.reports.blocks import Block
 
 
 def print_report(console: Console, report: LatencyReport) -> None:
@@ -63,7 +60,7 @@ def _head(report: LatencyReport) -> list[str]:
         views.append(f"scales {', '.join(f'{scale:g}' for scale in model.scales)}")
     inputs, frames = (" ".join(f"{h}x{w}" for h, w in sizes) for sizes in (model.input_sizes, report.frame_sizes))
     clock = "" if machine.cpu_mhz is None else f" at {machine.cpu_mhz:.0f} MHz"
-    versions = ", ".join(f"{name} {machine.versions[name]}" for name in _SHOWN_LIBRARIES if name in machine.versions)
+    versions = ", ".join(f"{name} {machine.versions[name]}" for name in SHOWN_LIBRARIES if name in machine.versions)
     calls = f"{report.iterations} calls"
     if report.partial:
         calls = f"{', '.join(str(result.calls) for result in report.results)} of {calls}"
@@ -150,18 +147,3 @@ def _with_share(measured: Measurement, name: str) -> tuple[str, str]:
     # Times of the GPU, from other runs, are no part of the host's.
     share = "" if measured.clock == "gpu_events" else f"{summary.p50_ms / measured.end_to_end.p50_ms:.1%}"
     return ms_text(summary.p50_ms), share
-
-
-def thread_text(machine: Machine) -> str:
-    """Return how many threads each library may take."""
-    return ", ".join(f"{name} {count or 'its own choice'}" for name, count in machine.threads.items())
-
-
-def stage_name(stage: str) -> str:
-    """Return what a stage is called for people."""
-    return NAMES.get(stage, stage)
-
-
-def ms_text(value: float) -> str:
-    """Return milliseconds with three digits that count."""
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"

@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 
 from cornernet_bench.options import AS_OBJECT
-from cornernet_bench.outputs import check_outputs, check_picture, console_for_report, write_json
-from cornernet_bench.report_blocks import print_table
+from cornernet_bench.reports.blocks import print_table
+from cornernet_bench.reports.outputs import check_outputs, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
 from cornernet_runtime.wording import count_of
 

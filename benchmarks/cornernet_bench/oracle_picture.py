@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.outputs import new_figure, save_figure
+from cornernet_bench.reports.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cornernet_bench.outputs import console_for_report
+from cornernet_bench.reports.outputs import console_for_report
 from cornernet_bench.selftest import LAYERS, MODEL, SHORT_SECONDS, Request, run_layer, run_selftest
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, OutputError

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.options import AS_OBJECT, count_text, progress_bar
-from cornernet_bench.outputs import check_outputs, console_for_report, write_json
-from cornernet_bench.report_blocks import Line, print_blocks, table_of
+from cornernet_bench.reports.blocks import Line, print_blocks, table_of
+from cornernet_bench.reports.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.cli.common import console_for_people, parse_score
 from cornernet_runtime.records import to_json
 from cornernet_runtime.wording import count_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
     from cornernet_bench.serve import ServeReport
 
 SCHEMA_VERSION = 1  # of the JSON

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_tables import ms_text, stage_name, thread_text
-from cornernet_bench.report_blocks import Line, print_blocks, table_of
+from cornernet_bench.reports.blocks import Line, print_blocks, table_of
+from cornernet_bench.reports.words import ms_text, stage_name, thread_text
 from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.measuring.intervals import Ratio
     from cornernet_bench.measuring.timing import Summary
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
     from cornernet_bench.stream_report import Live, Soak, Sources, StreamReport, Throughput
 
 NAMES = {"writing": "drawing, encoding"}

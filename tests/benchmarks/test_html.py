@@ -12,8 +12,8 @@ from servers.browser import chromium, look
 
 from cornernet_bench.cli import main
 from cornernet_bench.compare_picture import NARROW, WIDE
-from cornernet_bench.html_page import Picture, page
-from cornernet_bench.report_blocks import Line, table_of
+from cornernet_bench.reports.blocks import Line, table_of
+from cornernet_bench.reports.page import Picture, page
 
 WIDTHS = (1280, 390)
 needs_chromium = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt-get install chromium")

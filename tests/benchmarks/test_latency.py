@@ -23,7 +23,7 @@ from cornernet_bench.latency_tables import blocks
 from cornernet_bench.measuring import measurement
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.subject import Subject
-from cornernet_bench.report_blocks import Line
+from cornernet_bench.reports.blocks import Line
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime import Detector

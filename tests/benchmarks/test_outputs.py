@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cornernet_bench.cli import main
-from cornernet_bench.outputs import STDOUT, console_for_report, write_json
-from cornernet_bench.report_blocks import print_blocks, table_of
+from cornernet_bench.reports.blocks import print_blocks, table_of
+from cornernet_bench.reports.outputs import STDOUT, console_for_report, write_json
 
 
 def test_a_report_goes_to_standard_output_and_leaves_it_to_the_object(capsys):
@@ -46,7 +46,7 @@ def test_a_reader_that_has_stopped_ends_the_command_with_141(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "from cornernet_bench.outputs import console_for_report\n"
+        "from cornernet_bench.reports.outputs import console_for_report\n"
         "from cornernet_runtime.cli.common import run_command\n"
         "raise SystemExit(run_command(lambda: console_for_report().print('a report') or 0))\n"
     )
@@ -70,7 +70,7 @@ def test_a_reader_that_has_stopped_ends_the_command_with_141(tmp_path):
 )
 def test_a_standard_output_that_takes_nothing_is_one_line(work, redirection, reason):
     code = (
-        "from cornernet_bench.outputs import STDOUT, console_for_report, write_json\n"
+        "from cornernet_bench.reports.outputs import STDOUT, console_for_report, write_json\n"
         "from cornernet_runtime.cli.common import run_command\n"
         f"raise SystemExit(run_command(lambda: {work}))\n"
     )

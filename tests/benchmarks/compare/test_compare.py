@@ -22,7 +22,7 @@ from cornernet_bench.compare_report import CompareRequest
 from cornernet_bench.compare_tables import blocks
 from cornernet_bench.html_compare import compare_page
 from cornernet_bench.models.open import open_model
-from cornernet_bench.report_blocks import Line
+from cornernet_bench.reports.blocks import Line
 from cornernet_runtime.errors import BackendError
 
 SCHEMA = report_schema("compare")

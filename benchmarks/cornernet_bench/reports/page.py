@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from cornernet_bench.report_blocks import Block
+    from cornernet_bench.reports.blocks import Block
 
 INK = "#012345"  # of a drawing, which takes the colour of the page's text instead
 
@@ -60,7 +60,7 @@ def page(title: str, parts: Iterable[Block | Picture], date: str, command: str) 
     """
     import jinja2  # noqa: PLC0415 - an extra
 
-    source = resources.files("cornernet_bench").joinpath("templates/report.html").read_text(encoding="utf-8")
+    source = resources.files("cornernet_bench.reports").joinpath("templates/report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(source).render(
         title=title, parts=[_part(part) for part in parts], date=date, command=command
