@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.coco import category_ids_of, read_coco, some
+from cornernet_bench.coco.dataset import category_ids_of, read_coco, some
+from cornernet_bench.coco.judge import as_results
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pycocotools.coco import COCO
 
-    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.coco.dataset import CocoSet
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
 
@@ -40,9 +40,6 @@ METRICS = (
     "ar_medium",
     "ar_large",
 )
-
-
-RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +186,3 @@ def judge_detections(data: CocoSet, ids: Sequence[Any], class_names: Sequence[st
         detect_ms=1000 * found.seconds / len(seen),
         scaled_down=found.scaled_down,
     )
-
-
-def as_results(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
-    """Return the detections as pycocotools takes them; its own ``loadRes`` fails on none."""
-    if rows:
-        return truth.loadRes(rows)
-    empty = type(truth)()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    with contextlib.redirect_stdout(io.StringIO()):
-        empty.createIndex()
-    return empty

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_bench.accuracy import Accuracy, Seen, judge_detections
-from cornernet_bench.coco import category_ids_of, read_coco
+from cornernet_bench.coco.dataset import category_ids_of, read_coco
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.cluster.run import detect_on_cluster

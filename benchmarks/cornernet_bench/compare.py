@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.coco import category_ids_of, read_coco, spread
+from cornernet_bench.coco.dataset import category_ids_of, read_coco, spread
+from cornernet_bench.coco.judge import judge
 from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_contestant import check_size, disk_bytes
 from cornernet_bench.compare_entrant import Entrant
@@ -25,7 +26,6 @@ from cornernet_bench.measuring.timing import take_turns
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.runs import model_run, runs_on_gpu
-from cornernet_bench.oracle_judge import judge
 from cornernet_runtime.errors import CornerNetError, SizeError
 from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
@@ -34,7 +34,7 @@ from cornernet_runtime.wording import count_of, scales_note, too_large_note
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.coco.dataset import CocoSet
     from cornernet_bench.compare_contestant import Contestant
     from cornernet_bench.compare_report import CompareRequest
     from cornernet_bench.measuring.machine import Machine

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.accuracy import RECALLS
+from cornernet_bench.coco.judge import RECALLS
 from cornernet_bench.reports.outputs import new_figure, save_figure
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cornernet_bench.coco import category_ids_of, read_coco, spread
+from cornernet_bench.coco.dataset import category_ids_of, read_coco, spread
+from cornernet_bench.coco.judge import Verdict, judge
 from cornernet_bench.measuring.intervals import RESAMPLES, Difference
-from cornernet_bench.oracle_judge import Verdict, judge
 from cornernet_bench.oracle_maps import KINDS, Truth, true_maps, with_truth
 from cornernet_bench.oracle_repairs import (
     CLASSES,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.coco.dataset import CocoSet
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.geometry import Placement

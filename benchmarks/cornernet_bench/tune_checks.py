@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING
 
-from cornernet_bench.coco import category_ids_of, read_coco
+from cornernet_bench.coco.dataset import category_ids_of, read_coco
 from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_runtime.bundle import MANIFEST_NAME

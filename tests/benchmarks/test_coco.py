@@ -11,7 +11,7 @@ import pytest
 from cases.small import SMALL_SPEC
 
 from cornernet_bench.accuracy import evaluate
-from cornernet_bench.coco import read_coco
+from cornernet_bench.coco.dataset import read_coco
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import FrameError
 

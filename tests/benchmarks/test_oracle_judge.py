@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cases.oracle import SIDE, write_set
 
-from cornernet_bench.coco import read_coco
-from cornernet_bench.oracle_judge import judge
+from cornernet_bench.coco.dataset import read_coco
+from cornernet_bench.coco.judge import judge
 from cornernet_runtime.detections import Detections
 
 IDS = [7, 3]

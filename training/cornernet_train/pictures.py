@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cornernet_bench.coco import has_pixels, read_coco, some
+from cornernet_bench.coco.dataset import has_pixels, read_coco, some
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import read_picture
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.coco.dataset import CocoSet
 
 
 class Pictures(Protocol):

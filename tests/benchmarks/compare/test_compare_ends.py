@@ -11,9 +11,9 @@ from cases.report_schema import problems
 from servers.interrupts import interrupting
 
 from cornernet_bench import compare as comparing
+from cornernet_bench.coco.judge import judge
 from cornernet_bench.compare import ALONE
 from cornernet_bench.measuring import measurement
-from cornernet_bench.oracle_judge import judge
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cornernet_bench.accuracy import RECALLS, as_results
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
 AREAS = ("small", "medium", "large")
 CUT = 100  # detections a picture that count
+
+RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
 
 
 class Ranking(NamedTuple):
@@ -145,3 +145,14 @@ def _weighted_ap(rankings: Sequence[Ranking], weights: NDArray[np.integer]) -> f
         places = [np.searchsorted(recall, RECALLS, side="left") for recall in right / objects]
         precisions.append(np.take_along_axis(precision, np.array(places), axis=1).mean())
     return float(100 * np.mean(precisions)) if precisions else float("nan")
+
+
+def as_results(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
+    """Return the detections as pycocotools takes them; its own ``loadRes`` fails on none."""
+    if rows:
+        return truth.loadRes(rows)
+    empty = type(truth)()
+    empty.dataset = {**truth.dataset, "annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):
+        empty.createIndex()
+    return empty
