@@ -12,7 +12,7 @@ from cornernet_runtime.geometry import is_too_large, place
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cornernet_bench.baseline import PublishedPipeline
+    from cornernet_bench.baseline.pipeline import PublishedPipeline
     from cornernet_bench.latency_request import LatencyRequest
     from cornernet_bench.models.runs import Frame, Run
     from cornernet_runtime.detector import Detector
@@ -38,8 +38,8 @@ def open_baseline(
         import torch  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise BackendError('--baseline runs in PyTorch, which is not installed; pip install ".[export]"') from error
-    from cornernet_bench.baseline import PublishedPipeline  # noqa: PLC0415 - imports torch
-    from cornernet_bench.baseline_weights import published_weights  # noqa: PLC0415 - as above
+    from cornernet_bench.baseline.pipeline import PublishedPipeline  # noqa: PLC0415 - imports torch
+    from cornernet_bench.baseline.weights import published_weights  # noqa: PLC0415 - as above
 
     device = "cuda" if runs_on_gpu(detector) else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

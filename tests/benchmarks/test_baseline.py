@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SHIPPED
 
-from cornernet_bench.baseline import PublishedPipeline, decode_in_torch, with_published_pools
-from cornernet_bench.baseline_nms import cut, suppress_class
+from cornernet_bench.baseline.nms import cut, suppress_class
+from cornernet_bench.baseline.pipeline import PublishedPipeline, decode_in_torch, with_published_pools
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.matching import box_iou
 from cornernet_export.model import CornerTensors

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC, small_model
 
-from cornernet_bench.baseline_weights import published_weights
+from cornernet_bench.baseline.weights import published_weights
 from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_runtime.errors import CheckpointError, CornerNetWarning

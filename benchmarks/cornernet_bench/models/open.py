@@ -55,7 +55,7 @@ def open_model(
     if backend in (CUDA, CUDA_FP32):
         return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales, stacks=stacks)
     if backend == PUBLISHED:
-        from cornernet_bench.baseline_detector import open_published  # noqa: PLC0415
+        from cornernet_bench.baseline.detector import open_published  # noqa: PLC0415
 
         return open_published(Path(path), flip=flip, scales=scales, stacks=stacks)
     if backend not in (None, "torch", HALF):
@@ -94,7 +94,7 @@ def _at_size(detector: Detector, size: Size, *, any_size: bool) -> Detector:
     largest = size if any_size else detector.spec.largest_size
     spec = replace(detector.spec, input_size=size, other_sizes=(), largest_size=largest, geometry="fit")
     if detector.backend.name == PUBLISHED:
-        from cornernet_bench.baseline_detector import PublishedDetector  # noqa: PLC0415 - imports torch
+        from cornernet_bench.baseline.detector import PublishedDetector  # noqa: PLC0415 - imports torch
 
         if isinstance(detector, PublishedDetector):
             return detector.with_spec(spec)

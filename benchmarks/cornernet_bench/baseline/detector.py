@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.baseline import PublishedPipeline, with_published_pools
+from cornernet_bench.baseline.pipeline import PublishedPipeline, with_published_pools
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.rewrite import cut_stacks

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cornernet_bench.baseline_nms import cut, suppress_class
+from cornernet_bench.baseline.nms import cut, suppress_class
 from cornernet_export.model.corner_pool import Corner
 from cornernet_runtime.detections import Detections
 
