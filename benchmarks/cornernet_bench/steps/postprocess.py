@@ -1,4 +1,4 @@
-"""Decode and soft-NMS on the CPU, timed: ``python -m cornernet_bench.postprocess``.
+"""Decode and soft-NMS on the CPU, timed: ``python -m cornernet_bench.steps.postprocess``.
 
 Decode runs on maps of 80 classes and 128x128 cells against the same steps in plain PyTorch, interleaved. Two kinds of
 maps: forty objects on a quiet ground, as a trained model gives, and pure noise.

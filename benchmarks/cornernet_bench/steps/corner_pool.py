@@ -1,4 +1,4 @@
-"""Ways to write corner pooling in standard ONNX operators, timed: ``python -m cornernet_bench.corner_pool``.
+"""Ways to write corner pooling in standard ONNX operators, timed: ``python -m cornernet_bench.steps.corner_pool``.
 
 The exported function body is the first. The others are what it was chosen from: doubling by slices, and one max-pooling
 window that spans the map. PyTorch's cummax, the reference, runs beside them.
