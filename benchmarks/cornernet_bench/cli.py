@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cornernet_bench import (
     accuracy_cli,
     compare_cli,
-    kernels_cli,
     latency_cli,
     oracle_cli,
     selftest_cli,
@@ -16,6 +15,7 @@ from cornernet_bench import (
     stream_cli,
     tune_cli,
 )
+from cornernet_bench.kernels import cli as kernels_cli
 from cornernet_runtime.cli.common import run_command
 
 if TYPE_CHECKING:

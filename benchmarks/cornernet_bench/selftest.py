@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cornernet_bench.checkout_tests import CHECKOUT
+from cornernet_bench.kernels.checkout_tests import CHECKOUT
 from cornernet_runtime.machine import one_line
 from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__

@@ -256,7 +256,7 @@ def _layers(text: str) -> tuple[str, ...]:
 
 
 def _architectures(text: str) -> tuple[int, ...]:
-    from cornernet_bench.kernels_resources import LIMITS  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.kernels.resources import LIMITS  # noqa: PLC0415 - keeps --help quick
 
     parts = text.split(",")
     if not set(parts) <= {str(number) for number in LIMITS}:

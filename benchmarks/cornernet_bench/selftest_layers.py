@@ -7,9 +7,9 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cornernet_bench import kernels
 from cornernet_bench.api_surface import cuda_surface, tensorrt_surface
-from cornernet_bench.checkout_tests import run_tests
+from cornernet_bench.kernels import check as kernels
+from cornernet_bench.kernels.checkout_tests import run_tests
 from cornernet_bench.selftest import Finding, joint_state
 from cornernet_bench.selftest_calls import CUDA_USES, TENSORRT_USES, lacking
 from cornernet_bench.selftest_path import whole_path
@@ -23,7 +23,7 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cornernet_bench.checkout_tests import Tested
+    from cornernet_bench.kernels.checkout_tests import Tested
     from cornernet_bench.selftest import Request, State
     from cornernet_bench.selftest_notes import Notes
 

@@ -16,7 +16,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_bench.kernels import REQUIRE_GPU
+from cornernet_bench.kernels.check import REQUIRE_GPU
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_model
 from cornernet_bench.selftest import Finding

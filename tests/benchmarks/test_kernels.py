@@ -7,10 +7,12 @@ import pytest
 from host import kernel_host
 from places import ROOT
 
-from cornernet_bench import cli, kernels, kernels_resources
-from cornernet_bench.kernels import Layer
-from cornernet_bench.kernels_cases import design_launches
-from cornernet_bench.kernels_resources import BEGIN, END, LIMITS, blocks_in_flight, measure, replace_table, sources
+from cornernet_bench import cli
+from cornernet_bench.kernels import check as kernels
+from cornernet_bench.kernels import resources as kernels_resources
+from cornernet_bench.kernels.cases import design_launches
+from cornernet_bench.kernels.check import Layer
+from cornernet_bench.kernels.resources import BEGIN, END, LIMITS, blocks_in_flight, measure, replace_table, sources
 from cornernet_runtime.errors import CornerNetError, KernelError
 from cornernet_runtime.kernels.program import cuda_headers, nvrtc_version
 

@@ -5,8 +5,9 @@ import pytest
 from host import host_cuda
 from places import ROOT
 
-from cornernet_bench import kernels_resources, pooling_library
-from cornernet_bench.kernels_cases import (
+from cornernet_bench.kernels import pooling_library
+from cornernet_bench.kernels import resources as kernels_resources
+from cornernet_bench.kernels.cases import (
     CASES,
     DESIGNS,
     design_launches,
@@ -15,8 +16,8 @@ from cornernet_bench.kernels_cases import (
     random_cases,
     timed_cases,
 )
-from cornernet_bench.kernels_decode_cases import unmatched
-from cornernet_bench.synthetic import INPUT, crowded_maps
+from cornernet_bench.kernels.decode_cases import unmatched
+from cornernet_bench.kernels.synthetic import INPUT, crowded_maps
 from cornernet_runtime.decode import decode
 from cornernet_runtime.geometry import cells_to_input, clip_to_frame, fit
 from cornernet_runtime.spec import DecodeParameters

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from cornernet_bench import kernels, pooling_library
-from cornernet_bench.kernels import Layer
-from cornernet_bench.kernels_cases import CASES, fixed_cases
+from cornernet_bench.kernels import check as kernels
+from cornernet_bench.kernels import pooling_library
+from cornernet_bench.kernels.cases import CASES, fixed_cases
+from cornernet_bench.kernels.check import Layer
 from cornernet_runtime.errors import CornerNetError, KernelError
 
 
@@ -23,8 +24,9 @@ def run(gpu_driver, kernel_cache):
     def run(change, *arguments):
         code = f"""
             import sys
-            from cornernet_bench import cli, kernels, kernels_cases, kernels_gpu, pooling_library
-            kernels_gpu.LEAST_FLUSH = 1 << 14
+            from cornernet_bench import cli
+            from cornernet_bench.kernels import cases, check as kernels, gpu, pooling_library
+            gpu.LEAST_FLUSH = 1 << 14
             kernels._why_no_gpu = lambda: None
             kernels.find_gpus = lambda: ()
             pooling_library.why_not = lambda: "not on this GPU"
@@ -138,7 +140,7 @@ def test_a_gpu_that_fails_loses_nothing_of_the_other_layers(monkeypatch):
 
 
 def test_a_kernel_that_is_wrong_on_a_gpu_is_a_failure(run):
-    wrong = "kernels.CASES = ['preprocess']; kernels_cases.preprocess = lambda *addresses, half: []"
+    wrong = "kernels.CASES = ['preprocess']; cases.preprocess = lambda *addresses, half: []"
     status, said = run(wrong, "--cases", "1", "--iterations", "0")
     assert status == 1
     assert "L5: preprocess" in said

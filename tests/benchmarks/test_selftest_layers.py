@@ -9,8 +9,9 @@ import build_cache
 import pytest
 from host import plugin_host
 
-from cornernet_bench import kernels, selftest_layers
-from cornernet_bench.checkout_tests import run_tests
+from cornernet_bench import selftest_layers
+from cornernet_bench.kernels import check as kernels
+from cornernet_bench.kernels.checkout_tests import run_tests
 from cornernet_bench.selftest import Request, run_layer
 from cornernet_bench.selftest_calls import CUDA_USES
 from cornernet_bench.selftest_notes import Notes
@@ -41,7 +42,8 @@ def run(tmp_path, monkeypatch):
         folder = tmp_path / "planted"
         folder.mkdir()
         code = f"""
-            from cornernet_bench import kernels, kernels_cases, pooling_library, selftest_layers
+            from cornernet_bench.kernels import check as kernels, cases as kernels_cases, pooling_library
+            from cornernet_bench import selftest_layers
             {change}
             """
         (folder / "sitecustomize.py").write_text(textwrap.dedent(code), encoding="utf-8")

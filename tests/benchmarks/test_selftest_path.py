@@ -10,7 +10,8 @@ from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: 
 from cases.small import SMALL, SMALL_SPEC
 from places import SHIPPED
 
-from cornernet_bench import cli, kernels, selftest_path, selftest_run
+from cornernet_bench import cli, selftest_path, selftest_run
+from cornernet_bench.kernels import check as kernels
 from cornernet_bench.selftest import Request
 from cornernet_bench.selftest_worker import find
 from cornernet_export.checkpoint import save_checkpoint

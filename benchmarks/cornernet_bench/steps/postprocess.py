@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 
 from cornernet_bench.baseline.pipeline import decode_in_torch
+from cornernet_bench.kernels.synthetic import CLASSES, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_bench.measuring.timing import environment, interleave, timing_table
-from cornernet_bench.synthetic import CLASSES, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_export.model import CornerTensors
 from cornernet_runtime.decode import decode
 from cornernet_runtime.maps import OUTPUT_NAMES

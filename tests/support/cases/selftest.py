@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from cornernet_bench import kernels, selftest_path
+from cornernet_bench import selftest_path
+from cornernet_bench.kernels import check as kernels
 from cornernet_bench.selftest import Request
 from cornernet_bench.selftest_notes import Notes
 

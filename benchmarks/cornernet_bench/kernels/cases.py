@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cornernet_bench import kernels_decode_cases as decode_cases
-from cornernet_bench import kernels_fixed_cases as fixed
-from cornernet_bench import kernels_postprocess_cases as postprocess
-from cornernet_bench.kernel_case import KernelCase
-from cornernet_bench.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
+from cornernet_bench.kernels import decode_cases
+from cornernet_bench.kernels import fixed_cases as fixed
+from cornernet_bench.kernels import postprocess_cases as postprocess
+from cornernet_bench.kernels.case import KernelCase
+from cornernet_bench.kernels.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
 from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View, describe, level_table, preprocess
 from cornernet_runtime.preprocess import Preprocessor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from cornernet_bench.kernel_case import Memory
+    from cornernet_bench.kernels.case import Memory
     from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench import pooling_library
-from cornernet_bench.checkout_tests import CHECKOUT, run_tests
-from cornernet_bench.kernels_cases import CASES, fixed_cases, random_cases, timed_cases
-from cornernet_bench.kernels_gpu import Gpu, GpuFacts
-from cornernet_bench.kernels_resources import LIMITS, Resources, measure, sources
+from cornernet_bench.kernels import pooling_library
+from cornernet_bench.kernels.cases import CASES, fixed_cases, random_cases, timed_cases
+from cornernet_bench.kernels.checkout_tests import CHECKOUT, run_tests
+from cornernet_bench.kernels.gpu import Gpu, GpuFacts
+from cornernet_bench.kernels.resources import LIMITS, Resources, measure, sources
 from cornernet_runtime.errors import CornerNetError, KernelError
 from cornernet_runtime.kernels.program import nvrtc_version
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_bench.kernel_case import KernelCase
+    from cornernet_bench.kernels.case import KernelCase
 
 LAYERS = ("L1", "L2", "L5")
 TESTS_OF_COMPILERS = ("nvcc", "nvrtc", "whole_vectors")  # not of L1: parts of their names

@@ -1,4 +1,4 @@
-"""Cases of decode and soft-NMS on paths that random shapes and the design's do not take, for kernels_cases.py."""
+"""Cases of decode and soft-NMS on paths that random shapes and the design's do not take, for cases.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.kernels_decode_cases import STRIDE, crowd, decode_case, nms_case, random_maps
+from cornernet_bench.kernels.decode_cases import STRIDE, crowd, decode_case, nms_case, random_maps
 from cornernet_runtime.geometry import fit
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
-    from cornernet_bench.kernel_case import KernelCase
+    from cornernet_bench.kernels.case import KernelCase
     from cornernet_runtime.maps import CornerMaps
 
 PEAKS = 60  # that stand out of a plateau, fewer than are kept

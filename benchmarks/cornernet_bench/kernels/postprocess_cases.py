@@ -1,4 +1,4 @@
-"""Cases of decode and soft-NMS in one, as they follow an engine, for kernels_cases.py."""
+"""Cases of decode and soft-NMS in one, as they follow an engine, for cases.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from cornernet_bench.kernels_decode_cases import (
+from cornernet_bench.kernels.decode_cases import (
     BASE,
     NMS_TOLERANCE,
     STRIDE,
@@ -16,7 +16,7 @@ from cornernet_bench.kernels_decode_cases import (
     suppressed,
     unmatched,
 )
-from cornernet_bench.synthetic import CLASSES, INPUT, SIDE, crowded_maps, object_maps
+from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, crowded_maps, object_maps
 from cornernet_runtime.geometry import fit
 from cornernet_runtime.kernels import soft_nms as suppressing
 from cornernet_runtime.kernels.candidates import CandidateMemory
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
-    from cornernet_bench.kernel_case import KernelCase, Memory
+    from cornernet_bench.kernels.case import KernelCase, Memory
     from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
     from cornernet_runtime.maps import CornerMaps

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from cornernet_bench.kernels_flush import CacheFlush
+from cornernet_bench.kernels.flush import CacheFlush
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import KernelError
 from cornernet_runtime.kernels.device import LoadedKernels
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_bench.kernel_case import KernelCase
-    from cornernet_bench.pooling_library import PoolingLibrary
+    from cornernet_bench.kernels.case import KernelCase
+    from cornernet_bench.kernels.pooling_library import PoolingLibrary
 
 L2_BYTES = 38  # CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
 LEAST_FLUSH = 512 << 20

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_bench.pooling_library import PoolingCall
+    from cornernet_bench.kernels.pooling_library import PoolingCall
     from cornernet_runtime.kernels.launch import Launch
 
     Memory = Mapping[str, NDArray[np.generic]]

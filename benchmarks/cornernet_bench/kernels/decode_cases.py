@@ -1,4 +1,4 @@
-"""Cases of decode and soft-NMS, for kernels_cases.py.
+"""Cases of decode and soft-NMS, for cases.py.
 
 What a GPU finds is compared with the reference in NumPy by what it is, not by its rank: the two compute ``exp`` to the
 last bits of float32, and so candidates whose scores are as close may change places.
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.kernel_case import KernelCase
-from cornernet_bench.synthetic import CLASSES, INPUT, SIDE, noise_maps, object_maps, overlapping_boxes
+from cornernet_bench.kernels.case import KernelCase
+from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_runtime.decode import decode as decode_in_numpy
 from cornernet_runtime.detections import Candidates
 from cornernet_runtime.geometry import boxes_in_frame, fit

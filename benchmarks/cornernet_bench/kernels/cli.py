@@ -23,8 +23,8 @@ from cornernet_runtime.records import to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cornernet_bench.kernels import GpuReport, KernelReport
-    from cornernet_bench.kernels_resources import Resources
+    from cornernet_bench.kernels.check import GpuReport, KernelReport
+    from cornernet_bench.kernels.resources import Resources
 
 LAYERS = ("L1", "L2", "L5")
 RESOURCES = ("threads", "shared_bytes", "registers", "blocks_in_flight")  # a column each
@@ -57,8 +57,8 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.kernels import Request, check_kernels  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.kernels_resources import LIMITS, write_table  # noqa: PLC0415
+    from cornernet_bench.kernels.check import Request, check_kernels  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.kernels.resources import LIMITS, write_table  # noqa: PLC0415
 
     console = console_for_people()
     chosen = arguments.architectures or tuple(LIMITS)

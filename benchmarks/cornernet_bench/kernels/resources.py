@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cornernet_bench.kernels_cases import design_launches
+from cornernet_bench.kernels.cases import design_launches
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.kernels.program import SOURCES, Program, compile_source, nvrtc_version
@@ -19,7 +19,7 @@ from cornernet_runtime.kernels.program import SOURCES, Program, compile_source, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 BEGIN, END = "<!-- kernels: begin -->", "<!-- kernels: end -->"
 
 

@@ -16,7 +16,7 @@ from cornernet_runtime.machine import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # where this file is in one
+CHECKOUT = Path(__file__).resolve().parents[3]  # where this file is in one
 KEPT = 8000  # letters of pytest's output
 NAMED = 5  # failed tests, and reasons of skipped ones
 TELL_SECONDS = 10

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cornernet_runtime.errors import CornerNetError
 
-PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 TOP_LEFT, BOTTOM_RIGHT = range(2)
 FORMATS = ("float", "half", "half, channels last")  # in the order of MapFormat
 
