@@ -129,7 +129,7 @@ def _drawn(contest: Contest, annotations: Path | None) -> bool:
 
 
 def _compare_ap(reference: Detector, candidate: Detector, images: Path, annotations: Path, notes: Notes) -> list[str]:
-    from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - an extra
+    from cornernet_bench.accuracy.evaluate import evaluate  # noqa: PLC0415 - an extra
 
     notes.say("average precision of both")
     before, after = (evaluate(one, annotations, images).metrics["ap"] for one in (reference, candidate))

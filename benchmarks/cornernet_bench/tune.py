@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.measuring.machine import load_average
 from cornernet_bench.measuring.timing import environment, interleave
 from cornernet_bench.tune_checks import (

@@ -16,9 +16,9 @@ import pytest
 from cases.small import SMALL_SPEC
 from matplotlib.figure import Figure
 
-from cornernet_bench.accuracy import METRICS, evaluate
+from cornernet_bench.accuracy.curves import draw_curves
+from cornernet_bench.accuracy.evaluate import METRICS, evaluate
 from cornernet_bench.coco.judge import RECALLS
-from cornernet_bench.curves import draw_curves
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import FrameError, OutputError
 

@@ -13,8 +13,8 @@ from places import SHIPPED
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cornernet_bench import accuracy as judging
-from cornernet_bench.accuracy import METRICS
+from cornernet_bench.accuracy import evaluate as judging
+from cornernet_bench.accuracy.evaluate import METRICS
 from cornernet_bench.cli import main
 from cornernet_bench.models.open import open_model
 from cornernet_export.bundle_export import ExportRequest, export_bundle

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.coco.dataset import read_coco
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import FrameError

@@ -10,7 +10,7 @@ import pytest
 from cases.oracle import write_set
 
 from cornernet_bench import oracle
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.cli import main
 from cornernet_bench.models.open import open_model
 from cornernet_bench.oracle import EXCHANGES, OracleReport

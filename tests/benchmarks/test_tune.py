@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from cornernet_bench import tune
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.cli import main
 from cornernet_bench.tune import Workbench
 from cornernet_bench.tune_checks import REPORT_NAME

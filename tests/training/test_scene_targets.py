@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_export.targets import ideal_maps
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import CornerMaps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError

@@ -13,7 +13,7 @@ from cases.report_schema import problems, report_schema
 from places import SHIPPED
 from servers.browser import chromium, look
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.compare import compare
 from cornernet_bench.compare_alone import open_alone
 from cornernet_bench.compare_cli import as_json

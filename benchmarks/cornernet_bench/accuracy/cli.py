@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_bench.accuracy import Accuracy
+    from cornernet_bench.accuracy.evaluate import Accuracy
     from cornernet_runtime.spec import ModelSpec
 
 COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:  # files first: whoever reads the tables may stop in the midst of them
         write_json(arguments.json, reports[0] if len(reports) == 1 else {"models": reports})
         if arguments.curves:
-            from cornernet_bench.curves import draw_curves  # noqa: PLC0415 - an extra
+            from cornernet_bench.accuracy.curves import draw_curves  # noqa: PLC0415 - an extra
 
             draw_curves(rows[0].accuracy, f"{rows[0].name}, AP {rows[0].accuracy.metrics['ap']:.2f}", arguments.curves)
     finally:
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
     """Return the models that were measured: all, or those that an interrupt left, the last of them in part."""
-    from cornernet_bench.accuracy import evaluate  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.accuracy.evaluate import evaluate  # noqa: PLC0415 - keeps --help quick
     from cornernet_bench.models.open import open_model  # noqa: PLC0415
 
     progress = console_for_people()
@@ -105,7 +105,7 @@ def _measure(arguments: argparse.Namespace, console: Console) -> list[Row]:
 
 def _measure_on_ray(arguments: argparse.Namespace, console: Console) -> list[Row]:
     """Return the models, whose detections a cluster computed, one model after the other."""
-    from cornernet_bench.accuracy_ray import PART_SIZE, check_models, evaluate_on_ray  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.accuracy.ray import PART_SIZE, check_models, evaluate_on_ray  # noqa: PLC0415 - keeps --help quick
     from cornernet_runtime.cluster.request import ClusterRequest  # noqa: PLC0415 - as above
 
     check_models(arguments.models)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_bench.accuracy import Accuracy, Seen, judge_detections
+from cornernet_bench.accuracy.evaluate import Accuracy, Seen, judge_detections
 from cornernet_bench.coco.dataset import category_ids_of, read_coco
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_runtime.cluster.model import identify
@@ -39,15 +39,15 @@ def evaluate_on_ray(
 
     Args:
         request: The model and how it is run; the sources are put in here.
-        annotations: As for ``accuracy.evaluate``.
-        images: As for ``accuracy.evaluate``.
+        annotations: As for ``accuracy.evaluate.evaluate``.
+        images: As for ``accuracy.evaluate.evaluate``.
         on_progress: As for ``detect_on_cluster``.
 
     Returns:
-        What the run came to; and the accuracy, which is that of ``accuracy.evaluate`` but for the times.
+        What the run came to; and the accuracy, which is that of ``accuracy.evaluate.evaluate`` but for the times.
 
     Raises:
-        FrameError: As ``accuracy.evaluate``.
+        FrameError: As ``accuracy.evaluate.evaluate``.
         CornerNetError: As ``detect_on_cluster``.
     """
     data = read_coco(annotations, images)

@@ -13,7 +13,7 @@ from cornernet_bench.reports.outputs import new_figure, save_figure
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_bench.accuracy import Accuracy
+    from cornernet_bench.accuracy.evaluate import Accuracy
 
 
 def draw_curves(accuracy: Accuracy, title: str, path: Path) -> None:
