@@ -13,7 +13,7 @@ import pytest
 from cases.oracle import CELL, SIDE, SPEC, ToldBackend, ideal, ignorance, told, write_set
 
 from cornernet_bench.accuracy.evaluate import evaluate
-from cornernet_bench.oracle import EXCHANGES, analyse
+from cornernet_bench.oracle.analyse import EXCHANGES, analyse
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError, ModelError
 

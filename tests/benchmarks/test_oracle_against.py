@@ -13,9 +13,9 @@ from cases.oracle import SIDE, SPEC, ideal, write_set
 from places import SHIPPED
 
 from cornernet_bench.measuring.intervals import Difference, resampling_note
-from cornernet_bench.oracle import analyse
-from cornernet_bench.oracle_maps import KINDS, true_maps
-from cornernet_bench.oracle_repairs import REPAIRS, ClassVotes, Effect, find_cause, from_reference, rewired
+from cornernet_bench.oracle.analyse import analyse
+from cornernet_bench.oracle.maps import KINDS, true_maps
+from cornernet_bench.oracle.repairs import REPAIRS, ClassVotes, Effect, find_cause, from_reference, rewired
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.torch_backend import TorchBackend
 from cornernet_runtime.detector import Detector

@@ -9,13 +9,13 @@ import cv2
 import pytest
 from cases.oracle import write_set
 
-from cornernet_bench import oracle
 from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.cli import main
 from cornernet_bench.models.open import open_model
-from cornernet_bench.oracle import EXCHANGES, OracleReport
-from cornernet_bench.oracle_picture import draw_oracle
-from cornernet_bench.oracle_repairs import REPAIRS
+from cornernet_bench.oracle import analyse as oracle
+from cornernet_bench.oracle.analyse import EXCHANGES, OracleReport
+from cornernet_bench.oracle.picture import draw_oracle
+from cornernet_bench.oracle.repairs import REPAIRS
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.pictures import read_picture

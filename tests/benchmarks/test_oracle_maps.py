@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases.oracle import CELL, CELLS, SPEC, ideal, ignorance
 
-from cornernet_bench.oracle_maps import true_maps, with_truth
+from cornernet_bench.oracle.maps import true_maps, with_truth
 from cornernet_runtime.decode import decode
 from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.maps import OUTPUT_NAMES

@@ -7,7 +7,7 @@ import json
 import cv2
 import numpy as np
 
-from cornernet_bench.oracle_maps import true_maps
+from cornernet_bench.oracle.maps import true_maps
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.geometry import place
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps

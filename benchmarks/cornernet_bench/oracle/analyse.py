@@ -14,8 +14,8 @@ import numpy as np
 from cornernet_bench.coco.dataset import category_ids_of, read_coco, spread
 from cornernet_bench.coco.judge import Verdict, judge
 from cornernet_bench.measuring.intervals import RESAMPLES, Difference
-from cornernet_bench.oracle_maps import KINDS, Truth, true_maps, with_truth
-from cornernet_bench.oracle_repairs import (
+from cornernet_bench.oracle.maps import KINDS, Truth, true_maps, with_truth
+from cornernet_bench.oracle.repairs import (
     CLASSES,
     INPUT_CHANNELS,
     REPAIRS,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from cornernet_bench.oracle_maps import CORNERS, KINDS
+from cornernet_bench.oracle.maps import CORNERS, KINDS
 from cornernet_runtime.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:

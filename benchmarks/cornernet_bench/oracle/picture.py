@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from cornernet_bench.oracle import Comparison, OracleReport
+    from cornernet_bench.oracle.analyse import Comparison, OracleReport
 
 
 def draw_oracle(report: OracleReport, title: str, path: Path) -> None:

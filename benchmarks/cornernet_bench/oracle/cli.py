@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.measuring.intervals import Difference
-    from cornernet_bench.oracle import OracleReport
+    from cornernet_bench.oracle.analyse import OracleReport
     from cornernet_runtime.detector import Detector
 
 HEADINGS = {
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_picture(arguments.picture)
     check_outputs(arguments.json, arguments.picture)
     from cornernet_bench.models.open import open_model  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.oracle import analyse  # noqa: PLC0415
+    from cornernet_bench.oracle.analyse import analyse  # noqa: PLC0415
 
     def show(items: Any, what: str) -> Any:  # noqa: ANN401 - a sequence in, an iterable of the same out
         return track(items, description=what, console=progress, transient=True, disable=not progress.is_terminal)
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:  # files first: whoever reads the tables may stop in the midst of them
         write_json(arguments.json, _content(arguments, detector, reference, report))
         if arguments.picture:
-            from cornernet_bench.oracle_picture import draw_oracle  # noqa: PLC0415 - an extra
+            from cornernet_bench.oracle.picture import draw_oracle  # noqa: PLC0415 - an extra
 
             draw_oracle(report, f"{Path(arguments.model).name} in {detector.backend.name}", arguments.picture)
     finally:
