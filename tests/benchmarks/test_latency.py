@@ -13,13 +13,13 @@ from cases.report_schema import problems
 from cases.small import SMALL_SPEC, small_model
 from servers.interrupts import interrupting
 
-from cornernet_bench import latency as latency_module
-from cornernet_bench import latency_doubts
 from cornernet_bench.cli import main
-from cornernet_bench.latency import measure
-from cornernet_bench.latency_request import LatencyRequest
-from cornernet_bench.latency_subjects import open_baseline
-from cornernet_bench.latency_tables import blocks
+from cornernet_bench.latency import cautions as latency_doubts
+from cornernet_bench.latency import measure as latency_module
+from cornernet_bench.latency.baseline_run import open_baseline
+from cornernet_bench.latency.measure import measure
+from cornernet_bench.latency.request import LatencyRequest
+from cornernet_bench.latency.tables import blocks
 from cornernet_bench.measuring import measurement
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.subject import Subject

@@ -9,8 +9,8 @@ from cases.report_schema import problems
 from doubles.checked import Checked
 
 from cornernet_bench.cli import main
-from cornernet_bench.latency_request import LatencyRequest
-from cornernet_bench.latency_subjects import open_baseline
+from cornernet_bench.latency.baseline_run import open_baseline
+from cornernet_bench.latency.request import LatencyRequest
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.subject import Subject
 from cornernet_export.engine import EngineRequest, add_engine

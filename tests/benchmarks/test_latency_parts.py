@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC, small_model
 
-from cornernet_bench.latency_doubts import doubts, host_share
-from cornernet_bench.latency_report import BatchResult, ratios_of
-from cornernet_bench.latency_workers import run_workers, workers_of
+from cornernet_bench.latency.cautions import doubts, host_share
+from cornernet_bench.latency.report import BatchResult, ratios_of
+from cornernet_bench.latency.workers import run_workers, workers_of
 from cornernet_bench.measuring.machine import GpuState, Machine, describe_machine, parse_gpu_state, thread_limit
 from cornernet_bench.measuring.measurement import measurement
 from cornernet_bench.measuring.timing import StageClock

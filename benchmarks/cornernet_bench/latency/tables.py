@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_bench.latency_report import BatchResult, LatencyReport
+    from cornernet_bench.latency.report import BatchResult, LatencyReport
     from cornernet_bench.measuring.measurement import Measurement
     from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.reports.blocks import Block

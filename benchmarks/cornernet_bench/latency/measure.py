@@ -10,10 +10,10 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_doubts import doubts
-from cornernet_bench.latency_report import BatchResult, LatencyReport, ratios_of
-from cornernet_bench.latency_subjects import baseline_run, open_baseline
-from cornernet_bench.latency_workers import run_workers
+from cornernet_bench.latency.baseline_run import baseline_run, open_baseline
+from cornernet_bench.latency.cautions import doubts
+from cornernet_bench.latency.report import BatchResult, LatencyReport, ratios_of
+from cornernet_bench.latency.workers import run_workers
 from cornernet_bench.measuring.machine import describe_machine, gpu_state, load_average, thread_limit
 from cornernet_bench.measuring.measurement import measurement
 from cornernet_bench.measuring.timing import take_turns
@@ -28,8 +28,8 @@ from cornernet_runtime.geometry import place
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cornernet_bench.latency_report import Workers
-    from cornernet_bench.latency_request import LatencyRequest
+    from cornernet_bench.latency.report import Workers
+    from cornernet_bench.latency.request import LatencyRequest
     from cornernet_bench.measuring.measurement import Clock
     from cornernet_bench.models.runs import Frame, Run
     from cornernet_bench.models.subject import Subject

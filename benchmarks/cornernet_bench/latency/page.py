@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_tables import blocks
+from cornernet_bench.latency.tables import blocks
 from cornernet_bench.reports.blocks import Line
 from cornernet_bench.reports.outputs import new_figure
 from cornernet_bench.reports.page import Picture, page
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from cornernet_bench.latency_report import BatchResult, LatencyReport
+    from cornernet_bench.latency.report import BatchResult, LatencyReport
     from cornernet_bench.reports.blocks import Block
 
 WIDE, NARROW = (8.0, 3.2), (4.2, 3.2)  # inches

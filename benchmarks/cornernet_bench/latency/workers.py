@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from cornernet_bench.latency_report import Workers
+from cornernet_bench.latency.report import Workers
 from cornernet_bench.measuring.timing import summarise
 
 if TYPE_CHECKING:

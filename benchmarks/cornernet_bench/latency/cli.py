@@ -16,7 +16,7 @@ from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
-    from cornernet_bench.latency_report import LatencyReport
+    from cornernet_bench.latency.report import LatencyReport
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/latency.schema.json
 
@@ -73,9 +73,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.latency import measure  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.latency_request import LatencyRequest  # noqa: PLC0415 - as above
-    from cornernet_bench.latency_tables import print_report  # noqa: PLC0415 - as above
+    from cornernet_bench.latency.measure import measure  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.latency.request import LatencyRequest  # noqa: PLC0415 - as above
+    from cornernet_bench.latency.tables import print_report  # noqa: PLC0415 - as above
     from cornernet_bench.models.subject import Subject  # noqa: PLC0415 - as above
 
     check_cpu_time(arguments)
@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
         content = as_json(report)
         write_json(arguments.json, content)
         if arguments.html:
-            from cornernet_bench.html_latency import latency_page  # noqa: PLC0415 - an extra
+            from cornernet_bench.latency.page import latency_page  # noqa: PLC0415 - an extra
 
             write_atomically(arguments.html, latency_page(report, content["date"], content["command"]))
     finally:

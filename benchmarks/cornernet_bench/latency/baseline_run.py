@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cornernet_bench.baseline.pipeline import PublishedPipeline
-    from cornernet_bench.latency_request import LatencyRequest
+    from cornernet_bench.latency.request import LatencyRequest
     from cornernet_bench.models.runs import Frame, Run
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.spec import Size

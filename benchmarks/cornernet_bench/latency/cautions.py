@@ -10,7 +10,7 @@ from cornernet_bench.measuring.measurement import MOST_SPREAD
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cornernet_bench.latency_report import BatchResult
+    from cornernet_bench.latency.report import BatchResult
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Measurement
 
