@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from servers.browser import chromium, look
 
 from cornernet_bench.cli import main
-from cornernet_bench.compare_picture import NARROW, WIDE
+from cornernet_bench.compare.picture import NARROW, WIDE
 from cornernet_bench.reports.blocks import Line, table_of
 from cornernet_bench.reports.page import Picture, page
 

@@ -26,13 +26,13 @@ WIDE, NARROW = (8.0, 3.2), (4.2, 3.2)  # inches
 def latency_page(report: LatencyReport, date: str, command: str) -> str:
     """Return the page of a measurement; ``date`` and ``command`` say when and how it was made.
 
-    Needs what ``outputs.check_page`` asks for.
+    Needs what ``reports.outputs.check_page`` asks for.
     """
     return page(f"Latency of {report.model.path}", _parts(report), date, command)
 
 
 def stage_figure(result: BatchResult, inches: tuple[float, float], ink: str = "black") -> Figure:
-    """Return medians of the stages as bars, the published pipeline's beside them; as ``compare_picture.front_figure``.
+    """Return medians of the stages as bars, the published pipeline's beside them; as ``compare.picture.front_figure``.
 
     Raises:
         OutputError: matplotlib is not installed.

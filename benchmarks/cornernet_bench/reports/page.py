@@ -50,7 +50,7 @@ class _Part:
 
 
 def page(title: str, parts: Iterable[Block | Picture], date: str, command: str) -> str:
-    """Return the page; needs what ``outputs.check_page`` asks for.
+    """Return the page; needs what ``reports.outputs.check_page`` asks for.
 
     Args:
         title: Of the report.

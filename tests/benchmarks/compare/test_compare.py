@@ -14,13 +14,13 @@ from places import SHIPPED
 from servers.browser import chromium, look
 
 from cornernet_bench.accuracy.evaluate import evaluate
-from cornernet_bench.compare import compare
-from cornernet_bench.compare_alone import open_alone
-from cornernet_bench.compare_cli import as_json
-from cornernet_bench.compare_contestant import parse_contestant
-from cornernet_bench.compare_report import CompareRequest
-from cornernet_bench.compare_tables import blocks
-from cornernet_bench.html_compare import compare_page
+from cornernet_bench.compare.alone import open_alone
+from cornernet_bench.compare.cli import as_json
+from cornernet_bench.compare.compare import compare
+from cornernet_bench.compare.contestant import parse_contestant
+from cornernet_bench.compare.page import compare_page
+from cornernet_bench.compare.request import CompareRequest
+from cornernet_bench.compare.tables import blocks
 from cornernet_bench.models.open import open_model
 from cornernet_bench.reports.blocks import Line
 from cornernet_runtime.errors import BackendError

@@ -10,9 +10,9 @@ from cases.compare import SCENES, run
 from cases.report_schema import problems
 from servers.interrupts import interrupting
 
-from cornernet_bench import compare as comparing
 from cornernet_bench.coco.judge import judge
-from cornernet_bench.compare import ALONE
+from cornernet_bench.compare import compare as comparing
+from cornernet_bench.compare.compare import ALONE
 from cornernet_bench.measuring import measurement
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError

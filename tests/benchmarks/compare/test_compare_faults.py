@@ -6,11 +6,11 @@ import onnx
 import pytest
 from cases.faulty_models import FAULTS, perturb, shipped_with_scenes, write_faulty_models
 
-from cornernet_bench import compare_findings
-from cornernet_bench.compare import compare
-from cornernet_bench.compare_contestant import parse_contestant
-from cornernet_bench.compare_expected import Expected
-from cornernet_bench.compare_report import CompareRequest
+from cornernet_bench.compare import findings as compare_findings
+from cornernet_bench.compare.compare import compare
+from cornernet_bench.compare.contestant import parse_contestant
+from cornernet_bench.compare.expected import Expected
+from cornernet_bench.compare.request import CompareRequest
 
 SCENES = 8
 

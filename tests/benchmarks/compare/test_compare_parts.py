@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC, small_model
 
-from cornernet_bench.compare_alone import open_alone
-from cornernet_bench.compare_contestant import TORCH_BACKENDS, Contestant, disk_bytes, parse_contestant
-from cornernet_bench.compare_entrant import Entrant
-from cornernet_bench.compare_front import front, stars
-from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Agreement, speeds
+from cornernet_bench.compare.alone import open_alone
+from cornernet_bench.compare.contestant import TORCH_BACKENDS, Contestant, disk_bytes, parse_contestant
+from cornernet_bench.compare.entrant import Entrant
+from cornernet_bench.compare.front import front, stars
+from cornernet_bench.compare.maps import MapDifferences
+from cornernet_bench.compare.report import Agreement, speeds
 from cornernet_bench.measuring.intervals import Ratio
 from cornernet_bench.measuring.machine import peak_rss_mib
 from cornernet_bench.measuring.measurement import END_TO_END

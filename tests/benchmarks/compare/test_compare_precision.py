@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from cases.faulty_models import SHIPPED, shipped_with_scenes
 
-from cornernet_bench.compare import compare
-from cornernet_bench.compare_contestant import parse_contestant
-from cornernet_bench.compare_expected import PRECISIONS
-from cornernet_bench.compare_report import CompareRequest
+from cornernet_bench.compare.compare import compare
+from cornernet_bench.compare.contestant import parse_contestant
+from cornernet_bench.compare.expected import PRECISIONS
+from cornernet_bench.compare.request import CompareRequest
 from cornernet_bench.measuring.intervals import Difference
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.machine import has_bfloat16

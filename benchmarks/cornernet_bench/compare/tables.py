@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from cornernet_bench.compare_report import Against, CompareReport, Result
+    from cornernet_bench.compare.report import Against, CompareReport, Result
     from cornernet_bench.reports.blocks import Block
 
 NONE = "-"

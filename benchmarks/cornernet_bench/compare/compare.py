@@ -13,12 +13,12 @@ import numpy as np
 
 from cornernet_bench.coco.dataset import category_ids_of, read_coco, spread
 from cornernet_bench.coco.judge import judge
-from cornernet_bench.compare_alone import open_alone
-from cornernet_bench.compare_contestant import check_size, disk_bytes
-from cornernet_bench.compare_entrant import Entrant
-from cornernet_bench.compare_findings import FirstFailedError, beside, explain
-from cornernet_bench.compare_front import stars
-from cornernet_bench.compare_report import CompareReport, Failure
+from cornernet_bench.compare.alone import open_alone
+from cornernet_bench.compare.contestant import check_size, disk_bytes
+from cornernet_bench.compare.entrant import Entrant
+from cornernet_bench.compare.findings import FirstFailedError, beside, explain
+from cornernet_bench.compare.front import stars
+from cornernet_bench.compare.report import CompareReport, Failure
 from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_bench.measuring.intervals import FEW, RESAMPLES
 from cornernet_bench.measuring.machine import describe_machine, load_average, thread_limit
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cornernet_bench.coco.dataset import CocoSet
-    from cornernet_bench.compare_contestant import Contestant
-    from cornernet_bench.compare_report import CompareRequest
+    from cornernet_bench.compare.contestant import Contestant
+    from cornernet_bench.compare.request import CompareRequest
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Clock
     from cornernet_bench.models.runs import Frame

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cornernet_bench.compare_picture import NARROW, WIDE, front_figure
-from cornernet_bench.compare_tables import accuracy_table, blocks, map_table, opening_table
+from cornernet_bench.compare.picture import NARROW, WIDE, front_figure
+from cornernet_bench.compare.tables import accuracy_table, blocks, map_table, opening_table
 from cornernet_bench.reports.blocks import Line
 from cornernet_bench.reports.page import Picture, page
 from cornernet_runtime.wording import count_of
@@ -14,14 +14,14 @@ from cornernet_runtime.wording import count_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cornernet_bench.compare_report import CompareReport
+    from cornernet_bench.compare.report import CompareReport
     from cornernet_bench.reports.blocks import Block
 
 
 def compare_page(report: CompareReport, date: str, command: str) -> str:
     """Return the page of a comparison; ``date`` and ``command`` say when and how it was made.
 
-    Needs what ``outputs.check_page`` asks for.
+    Needs what ``reports.outputs.check_page`` asks for.
     """
     title = f"{count_of(len(report.results), 'model')} compared" + (" (partial)" if report.partial else "")
     return page(title, _parts(report), date, command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_bench.compare_report import MapCheck
+from cornernet_bench.compare.report import MapCheck
 from cornernet_bench.oracle.maps import CORNERS, KINDS
 from cornernet_bench.oracle.repairs import CLASSES, ELSEWHERE, INPUT_CHANNELS, REPAIRS, rewired
 from cornernet_export.verify import compare_outputs

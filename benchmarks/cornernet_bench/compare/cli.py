@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.compare_contestant import FORM, parse_contestant
+from cornernet_bench.compare.contestant import FORM, parse_contestant
 from cornernet_bench.options import AS_OBJECT, check_cpu_time, count_text, progress_bar
 from cornernet_bench.reports.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
 from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
@@ -19,7 +19,7 @@ from cornernet_runtime.records import to_json
 if TYPE_CHECKING:
     import argparse
 
-    from cornernet_bench.compare_report import CompareReport, Result
+    from cornernet_bench.compare.report import CompareReport, Result
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/compare.schema.json
 
@@ -53,9 +53,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.compare import compare  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.compare_report import CompareRequest  # noqa: PLC0415 - as above
-    from cornernet_bench.compare_tables import blocks  # noqa: PLC0415 - as above
+    from cornernet_bench.compare.compare import compare  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.compare.request import CompareRequest  # noqa: PLC0415 - as above
+    from cornernet_bench.compare.tables import blocks  # noqa: PLC0415 - as above
     from cornernet_bench.reports.blocks import print_blocks  # noqa: PLC0415 - as above
 
     console = console_for_people()
@@ -91,11 +91,11 @@ def _write(arguments: argparse.Namespace, report: CompareReport) -> None:
     content = as_json(report)
     write_json(arguments.json, content)
     if arguments.html:
-        from cornernet_bench.html_compare import compare_page  # noqa: PLC0415 - an extra
+        from cornernet_bench.compare.page import compare_page  # noqa: PLC0415 - an extra
 
         write_atomically(arguments.html, compare_page(report, content["date"], content["command"]))
     if arguments.picture:
-        from cornernet_bench.compare_picture import draw_front  # noqa: PLC0415 - an extra
+        from cornernet_bench.compare.picture import draw_front  # noqa: PLC0415 - an extra
 
         draw_front(report, arguments.picture)
 

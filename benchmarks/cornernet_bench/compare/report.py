@@ -1,4 +1,4 @@
-"""What a comparison is asked for, and what it comes to."""
+"""What a comparison comes to."""
 
 from __future__ import annotations
 
@@ -11,36 +11,12 @@ from cornernet_bench.measuring.timing import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from cornernet_bench.compare_contestant import Contestant
+    from cornernet_bench.compare.contestant import Contestant
     from cornernet_bench.measuring.intervals import Difference
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.measurement import Measurement
     from cornernet_bench.models.opening import Opened
-
-
-@dataclass(frozen=True, slots=True)
-class CompareRequest:
-    """What to compare, and how.
-
-    Attributes:
-        contestants: The first is what the others are held against.
-        annotations: COCO instances file.
-        images: Folder of its pictures.
-        iterations: Timed calls of each.
-        warm_up: Calls of each before that.
-        threads: Of the CPU's libraries; 0 leaves it to them.
-        cpu_time: Whether the process's CPU time is measured instead of the time that passes; needs one thread.
-    """
-
-    contestants: tuple[Contestant, ...]
-    annotations: Path
-    images: Path
-    iterations: int = 50
-    warm_up: int = 5
-    threads: int = 0
-    cpu_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +43,7 @@ def speeds(first: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, fl
 
     Returns:
         Ratios of what both have; of END_TO_END alone if only one of the two tells stages by a GPU's clock. As in
-        ``latency_report.ratios_of``: of no stage whose times spread too far, and none at all if those end to end do.
+        ``latency.report.ratios_of``: of no stage whose times spread too far, and none at all if those end to end do.
     """
     if not (first and other):
         return {}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.compare_expected import PIPELINE, PRECISIONS, expected, network, views
-from cornernet_bench.compare_maps import MapDifferences
-from cornernet_bench.compare_report import Against, Agreement, speeds
+from cornernet_bench.compare.expected import PIPELINE, PRECISIONS, expected, network, views
+from cornernet_bench.compare.maps import MapDifferences
+from cornernet_bench.compare.report import Against, Agreement, speeds
 from cornernet_bench.measuring.intervals import Difference
 from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.oracle.analyse import analyse
@@ -22,9 +22,9 @@ from cornernet_runtime.records import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cornernet_bench.compare_entrant import Entrant
-    from cornernet_bench.compare_expected import Expected
-    from cornernet_bench.compare_report import CompareRequest
+    from cornernet_bench.compare.entrant import Entrant
+    from cornernet_bench.compare.expected import Expected
+    from cornernet_bench.compare.request import CompareRequest
     from cornernet_bench.models.runs import Frame
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.geometry import Placement

@@ -13,7 +13,7 @@ from cornernet_export.matching import FP16, FP32, INT8
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cornernet_bench.compare_entrant import Entrant
+    from cornernet_bench.compare.entrant import Entrant
     from cornernet_bench.measuring.intervals import Difference
 
 

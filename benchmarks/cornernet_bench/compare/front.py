@@ -10,7 +10,7 @@ from cornernet_bench.measuring.intervals import Difference, Ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cornernet_bench.compare_entrant import Entrant
+    from cornernet_bench.compare.entrant import Entrant
 
 
 def stars(entrants: Sequence[Entrant]) -> list[bool]:

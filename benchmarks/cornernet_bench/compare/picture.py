@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from cornernet_bench.compare_report import CompareReport
+    from cornernet_bench.compare.report import CompareReport
 
 WIDE, NARROW = (8.0, 4.6), (4.2, 4.2)  # inches
 LOGARITHMIC = 8.0  # slowest through fastest from which on the axis of times is logarithmic

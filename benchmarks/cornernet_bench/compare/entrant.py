@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cornernet_bench.compare_report import Accuracy, Result
+from cornernet_bench.compare.report import Accuracy, Result
 from cornernet_bench.measuring.intervals import Difference
 from cornernet_bench.measuring.measurement import END_TO_END, measurement
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_bench.compare_contestant import Contestant
-    from cornernet_bench.compare_report import Against
+    from cornernet_bench.compare.contestant import Contestant
+    from cornernet_bench.compare.report import Against
     from cornernet_bench.measuring.measurement import Clock, Measurement
     from cornernet_bench.models.opening import Opened
     from cornernet_runtime.detections import Detections
