@@ -13,12 +13,12 @@ from cases.report_schema import problems
 from cases.stream_bench import stream
 from cases.video_clips import moving_shapes
 
-from cornernet_bench import stream_soak
 from cornernet_bench.models.subject import Subject
-from cornernet_bench.stream import hold
-from cornernet_bench.stream_report import StreamRequest
-from cornernet_bench.stream_sources import SourcesWork
-from cornernet_bench.stream_throughput import same_detections
+from cornernet_bench.stream import soak as stream_soak
+from cornernet_bench.stream.measure import hold
+from cornernet_bench.stream.report import StreamRequest
+from cornernet_bench.stream.sources import SourcesWork
+from cornernet_bench.stream.throughput import same_detections
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VideoError
 

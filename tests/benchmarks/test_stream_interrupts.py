@@ -8,10 +8,10 @@ from cases.report_schema import problems
 from cases.stream_bench import stream
 from servers.interrupts import interrupting
 
-from cornernet_bench import stream_soak
 from cornernet_bench.models.subject import Subject
-from cornernet_bench.stream import measure
-from cornernet_bench.stream_report import StreamRequest
+from cornernet_bench.stream import soak as stream_soak
+from cornernet_bench.stream.measure import measure
+from cornernet_bench.stream.report import StreamRequest
 from cornernet_runtime.errors import OutputError
 
 
@@ -78,7 +78,7 @@ def test_an_error_keeps_the_parts_before_it(bundle_path, clip, tmp_path, monkeyp
     def full(*_):
         raise OutputError("cannot write a.mp4: No space left on device")
 
-    monkeypatch.setattr("cornernet_bench.stream_throughput.VideoWriter", full)
+    monkeypatch.setattr("cornernet_bench.stream.throughput.VideoWriter", full)
     flags = ("--rounds", 1, "--frames", 0, "--live", 200, "--live-frames", 3)
     assert stream(bundle_path, clip, *flags, "--json", tmp_path / "a.json") == 1
     report = json.loads((tmp_path / "a.json").read_text())

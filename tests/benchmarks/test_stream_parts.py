@@ -12,12 +12,12 @@ from cases.video_clips import decoded, moving_shapes, write_clip
 
 from cornernet_bench.measuring.intervals import Ratio
 from cornernet_bench.measuring.timing import summarise
-from cornernet_bench.stream_clip import FirstFrames, Repeated, draw_clip, first_frames, passing
-from cornernet_bench.stream_live import Clocked, live_failures
-from cornernet_bench.stream_report import Held, Live, Soak, Sources
-from cornernet_bench.stream_soak import held, soak_failures
-from cornernet_bench.stream_sources import sources_failures
-from cornernet_bench.stream_throughput import Cost, ideal_of, throughput_failures, throughput_of, way_of
+from cornernet_bench.stream.clip import FirstFrames, Repeated, draw_clip, first_frames, passing
+from cornernet_bench.stream.live import Clocked, live_failures
+from cornernet_bench.stream.report import Held, Live, Soak, Sources
+from cornernet_bench.stream.soak import held, soak_failures
+from cornernet_bench.stream.sources import sources_failures
+from cornernet_bench.stream.throughput import Cost, ideal_of, throughput_failures, throughput_of, way_of
 
 TIMES = summarise([1.0])
 WORK = SimpleNamespace(count=50, held=40, compared=100, equal=100, tolerance_px=0.0)

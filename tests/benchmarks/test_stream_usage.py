@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cases.stream_bench import stream
 
-from cornernet_bench import stream as stream_module
-from cornernet_bench import stream_soak
 from cornernet_bench.models.subject import Subject
-from cornernet_bench.stream import doubts, hold, measure
-from cornernet_bench.stream_report import StreamRequest
+from cornernet_bench.stream import measure as stream_module
+from cornernet_bench.stream import soak as stream_soak
+from cornernet_bench.stream.measure import doubts, hold, measure
+from cornernet_bench.stream.report import StreamRequest
 from cornernet_runtime.errors import CornerNetError, OutputError, VideoError
 
 # What makes figures doubtful.

@@ -7,14 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cornernet_bench.measuring.timing import summarise
-from cornernet_bench.stream_report import Live
+from cornernet_bench.stream.report import Live
 from cornernet_runtime.video.sources import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from cornernet_bench.stream_report import OnProgress
+    from cornernet_bench.stream.report import OnProgress
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame
     from cornernet_runtime.video.stream import FrameResult

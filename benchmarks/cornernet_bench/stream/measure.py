@@ -15,12 +15,12 @@ from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.opening import first_calls
 from cornernet_bench.models.runs import runs_on_gpu
-from cornernet_bench.stream_clip import draw_clip, first_frames
-from cornernet_bench.stream_live import live_failures, measure_live
-from cornernet_bench.stream_report import StreamReport
-from cornernet_bench.stream_soak import check_system, measure_soak, soak_failures
-from cornernet_bench.stream_sources import SourcesWork, measure_sources, sources_failures
-from cornernet_bench.stream_throughput import Work, measure_throughput, throughput_failures
+from cornernet_bench.stream.clip import draw_clip, first_frames
+from cornernet_bench.stream.live import live_failures, measure_live
+from cornernet_bench.stream.report import StreamReport
+from cornernet_bench.stream.soak import check_system, measure_soak, soak_failures
+from cornernet_bench.stream.sources import SourcesWork, measure_sources, sources_failures
+from cornernet_bench.stream.throughput import Work, measure_throughput, throughput_failures
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, OutputError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cornernet_bench.measuring.machine import Machine
-    from cornernet_bench.stream_report import Live, OnProgress, Soak, Sources, StreamRequest, Throughput
+    from cornernet_bench.stream.report import Live, OnProgress, Soak, Sources, StreamRequest, Throughput
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame
 

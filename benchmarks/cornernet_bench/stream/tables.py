@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cornernet_bench.measuring.intervals import Ratio
     from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.reports.blocks import Block
-    from cornernet_bench.stream_report import Live, Soak, Sources, StreamReport, Throughput
+    from cornernet_bench.stream.report import Live, Soak, Sources, StreamReport, Throughput
 
 NAMES = {"writing": "drawing, encoding"}
 

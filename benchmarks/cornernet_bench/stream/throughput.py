@@ -21,8 +21,8 @@ from cornernet_bench.measuring.machine import thread_limit
 from cornernet_bench.measuring.timing import StageClock, summarise, take_turns
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.runs import runs_on_gpu
-from cornernet_bench.stream_clip import FirstFrames
-from cornernet_bench.stream_report import Stage, Throughput, Way
+from cornernet_bench.stream.clip import FirstFrames
+from cornernet_bench.stream.report import Stage, Throughput, Way
 from cornernet_runtime.video.stream import LARGEST_BATCH, FrameResult
 from cornernet_runtime.video.writer import VideoWriter
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cornernet_bench.stream_report import OnProgress, StreamRequest
+    from cornernet_bench.stream.report import OnProgress, StreamRequest
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame

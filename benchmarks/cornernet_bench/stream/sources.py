@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from cornernet_bench.measuring.intervals import Ratio
 from cornernet_bench.measuring.timing import take_turns
-from cornernet_bench.stream_report import Sources
-from cornernet_bench.stream_throughput import Cost, cost_of, way_of
+from cornernet_bench.stream.report import Sources
+from cornernet_bench.stream.throughput import Cost, cost_of, way_of
 from cornernet_runtime.errors import CornerNetWarning, VideoError
 from cornernet_runtime.video.multi import MultiStream
 from cornernet_runtime.video.sources import Frames
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from cornernet_bench.stream_report import OnProgress, StreamRequest
+    from cornernet_bench.stream.report import OnProgress, StreamRequest
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.video.frame import VideoFrame
     from cornernet_runtime.video.stream import FrameResult

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_bench.stream_clip import Repeated, draw_clip
-from cornernet_bench.stream_report import Held, Soak
+from cornernet_bench.stream.clip import Repeated, draw_clip
+from cornernet_bench.stream.report import Held, Soak
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.video.writer import VideoWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cornernet_bench.stream_report import OnProgress
+    from cornernet_bench.stream.report import OnProgress
     from cornernet_runtime.detector import Detector
 
 SIZE = (144, 192)  # of a frame: what leaks does so at any size

@@ -15,7 +15,7 @@ from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, console_
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
-    from cornernet_bench.stream_report import StreamReport
+    from cornernet_bench.stream.report import StreamReport
 
 SCHEMA_VERSION = 1  # of the JSON; schemas/stream.schema.json
 FASTEST = 1000.0  # frames a second of a live source
@@ -77,9 +77,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.models.subject import Subject  # noqa: PLC0415 - as above
-    from cornernet_bench.stream import measure  # noqa: PLC0415 - keeps --help quick
-    from cornernet_bench.stream_report import StreamRequest  # noqa: PLC0415 - as above
-    from cornernet_bench.stream_tables import print_report  # noqa: PLC0415 - as above
+    from cornernet_bench.stream.measure import measure  # noqa: PLC0415 - keeps --help quick
+    from cornernet_bench.stream.report import StreamRequest  # noqa: PLC0415 - as above
+    from cornernet_bench.stream.tables import print_report  # noqa: PLC0415 - as above
 
     check_outputs(arguments.json)
     request = StreamRequest(
