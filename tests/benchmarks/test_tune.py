@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
-from cornernet_bench import tune
 from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.cli import main
-from cornernet_bench.tune import Workbench
-from cornernet_bench.tune_checks import REPORT_NAME
-from cornernet_bench.tune_search import UNITY, Mix, Ratio, search
+from cornernet_bench.tune import tune
+from cornernet_bench.tune.checks import REPORT_NAME
+from cornernet_bench.tune.search import UNITY, Mix, Ratio, search
+from cornernet_bench.tune.tune import Workbench
 from cornernet_export.int8_export import STAGE
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector

@@ -12,9 +12,9 @@ import pytest
 from cases.small import SMALL_SPEC
 
 from cornernet_bench.cli import main
-from cornernet_bench.tune_checks import check_data, check_timing, doubts
-from cornernet_bench.tune_request import TuneRequest
-from cornernet_bench.tune_search import UNITY, Mix, Ratio, ratio_of, search
+from cornernet_bench.tune.checks import check_data, check_timing, doubts
+from cornernet_bench.tune.request import TuneRequest
+from cornernet_bench.tune.search import UNITY, Mix, Ratio, ratio_of, search
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, FrameError
 
 REQUEST = TuneRequest(Path("c"), Path("a"), Path("i"), Path("o"))

@@ -18,7 +18,7 @@ import onnx
 from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.measuring.machine import load_average
 from cornernet_bench.measuring.timing import environment, interleave
-from cornernet_bench.tune_checks import (
+from cornernet_bench.tune.checks import (
     REPORT_NAME,
     check_data,
     check_output,
@@ -26,7 +26,7 @@ from cornernet_bench.tune_checks import (
     check_writable,
     doubts,
 )
-from cornernet_bench.tune_search import UNITY, Mix, Outcome, ratio_of, search
+from cornernet_bench.tune.search import UNITY, Mix, Outcome, ratio_of, search
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
 from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.int8_groups import node_groups
@@ -41,7 +41,7 @@ from cornernet_runtime.files import make_folder, new_folder, sha256, write_atomi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cornernet_bench.tune_request import TuneRequest
+    from cornernet_bench.tune.request import TuneRequest
 
 TARGET: Final = "cpu"  # time is measured here
 

@@ -19,8 +19,8 @@ from cornernet_runtime.errors import VerificationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cornernet_bench.tune import Tuned
-    from cornernet_bench.tune_search import Mix
+    from cornernet_bench.tune.search import Mix
+    from cornernet_bench.tune.tune import Tuned
 
 
 def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -53,9 +53,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cornernet_bench.tune import tune  # noqa: PLC0415
-    from cornernet_bench.tune_checks import REPORT_NAME  # noqa: PLC0415 - as above
-    from cornernet_bench.tune_request import TuneRequest  # noqa: PLC0415 - imports torch
+    from cornernet_bench.tune.checks import REPORT_NAME  # noqa: PLC0415 - as above
+    from cornernet_bench.tune.request import TuneRequest  # noqa: PLC0415 - imports torch
+    from cornernet_bench.tune.tune import tune  # noqa: PLC0415
 
     check_cpu_time(arguments)
     console = console_for_people()

@@ -18,8 +18,8 @@ from cornernet_runtime.wording import count_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_bench.tune_request import TuneRequest
-    from cornernet_bench.tune_search import Mix
+    from cornernet_bench.tune.request import TuneRequest
+    from cornernet_bench.tune.search import Mix
 
 REPORT_NAME = "tune.json"
 FEWEST_ROUNDS = 10  # of fewer the interval of a median is all of their range, or no interval at all
