@@ -13,7 +13,7 @@ import pytest
 from cases.report_schema import problems
 
 from cornernet_bench.cli import main
-from cornernet_bench.serve_client import Target
+from cornernet_bench.serve.client import Target
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import ServeError
 from cornernet_runtime.json_lines import json_objects

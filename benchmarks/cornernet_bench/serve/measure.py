@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cornernet_bench.measuring.timing import Summary, environment, summarise
-from cornernet_bench.serve_client import Connection, Load, Target, run_load
+from cornernet_bench.serve.client import Connection, Load, Target, run_load
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ServeError
 from cornernet_runtime.json_lines import json_objects
