@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cornernet_bench import selftest_cli
 from cornernet_bench.accuracy import cli as accuracy_cli
 from cornernet_bench.compare import cli as compare_cli
 from cornernet_bench.kernels import cli as kernels_cli
 from cornernet_bench.latency import cli as latency_cli
 from cornernet_bench.oracle import cli as oracle_cli
+from cornernet_bench.selftest import cli as selftest_cli
 from cornernet_bench.serve import cli as serve_cli
 from cornernet_bench.stream import cli as stream_cli
 from cornernet_bench.tune import cli as tune_cli

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cornernet_bench import cli, selftest
-from cornernet_bench.selftest import LAYERS, Finding, Outcome, Report, Request, joint_state, run_layer, without_user
+from cornernet_bench import cli
+from cornernet_bench.selftest import run as selftest
+from cornernet_bench.selftest.report import LAYERS, Finding, Outcome, Report, Request, joint_state, without_user
+from cornernet_bench.selftest.run import run_layer
 from cornernet_runtime.version import __version__
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "selftest.md"
@@ -30,7 +32,7 @@ def plant(tmp_path, monkeypatch):
         folder = tmp_path / "planted"
         folder.mkdir(exist_ok=True)
         code = "import os, signal, subprocess, sys, time\nfrom cornernet_bench import selftest_layers\n"
-        code += "from cornernet_bench.selftest import Finding\nfrom cornernet_runtime.errors import KernelError\n"
+        code += "from cornernet_bench.selftest.run import Finding\nfrom cornernet_runtime.errors import KernelError\n"
         for layer, body in bodies.items():
             code += f"def {layer}(request, notes):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
             code += f"selftest_layers.RUNNERS[{layer!r}] = {layer}\n"

@@ -11,10 +11,11 @@ import pytest
 import torch
 from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: F401 - fixtures
 
-from cornernet_bench import selftest_path
 from cornernet_bench.models.open import open_model
-from cornernet_bench.selftest import Request, run_layer
-from cornernet_bench.selftest_worker import find
+from cornernet_bench.selftest import path as selftest_path
+from cornernet_bench.selftest.report import Request
+from cornernet_bench.selftest.run import run_layer
+from cornernet_bench.selftest.worker import find
 from cornernet_export.engine import EngineRequest, add_engine
 from cornernet_runtime.errors import CornerNetWarning, KernelError
 from cornernet_runtime.kernels import device
@@ -192,9 +193,9 @@ def test_a_gpu_without_cuda_core_is_skipped(gpus, checkpoint_path, images, notes
 ON_THE_CPU = """
     from doubles.device_double import HostNetwork
     from cases.pipeline import SPEC
-    from cornernet_bench import selftest_path, selftest_run
+    from cornernet_bench.selftest import path as selftest_path, contest as selftest_run
     from cornernet_bench.models.open import open_model
-    from cornernet_bench.selftest_run import Contest
+    from cornernet_bench.selftest.contest import Contest
     from cornernet_runtime import Detector
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.pipeline import GpuPipeline

@@ -9,13 +9,14 @@ import build_cache
 import pytest
 from host import plugin_host
 
-from cornernet_bench import selftest_layers
 from cornernet_bench.kernels import check as kernels
 from cornernet_bench.kernels.checkout_tests import run_tests
-from cornernet_bench.selftest import Request, run_layer
-from cornernet_bench.selftest_calls import CUDA_USES
-from cornernet_bench.selftest_notes import Notes
-from cornernet_bench.selftest_worker import find
+from cornernet_bench.selftest import layers as selftest_layers
+from cornernet_bench.selftest.calls import CUDA_USES
+from cornernet_bench.selftest.notes import Notes
+from cornernet_bench.selftest.report import Request
+from cornernet_bench.selftest.run import run_layer
+from cornernet_bench.selftest.worker import find
 from cornernet_runtime.plugin import PLUGIN_VARIABLE
 from cornernet_runtime.version import __version__
 
@@ -43,7 +44,7 @@ def run(tmp_path, monkeypatch):
         folder.mkdir()
         code = f"""
             from cornernet_bench.kernels import check as kernels, cases as kernels_cases, pooling_library
-            from cornernet_bench import selftest_layers
+            from cornernet_bench.selftest import layers as selftest_layers
             {change}
             """
         (folder / "sitecustomize.py").write_text(textwrap.dedent(code), encoding="utf-8")

@@ -10,10 +10,12 @@ from cases.selftest import _gpus, _images, _notes, documented, request  # noqa: 
 from cases.small import SMALL, SMALL_SPEC
 from places import SHIPPED
 
-from cornernet_bench import cli, selftest_path, selftest_run
+from cornernet_bench import cli
 from cornernet_bench.kernels import check as kernels
-from cornernet_bench.selftest import Request
-from cornernet_bench.selftest_worker import find
+from cornernet_bench.selftest import contest as selftest_run
+from cornernet_bench.selftest import path as selftest_path
+from cornernet_bench.selftest.report import Request
+from cornernet_bench.selftest.worker import find
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.model import CornerNet
 from cornernet_runtime.machine import ProbeError

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cornernet_bench.reports.outputs import console_for_report
-from cornernet_bench.selftest import LAYERS, MODEL, SHORT_SECONDS, Request, run_layer, run_selftest
+from cornernet_bench.selftest.report import LAYERS, MODEL, Request
+from cornernet_bench.selftest.run import SHORT_SECONDS, run_layer, run_selftest
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, OutputError
 from cornernet_runtime.files import cache_folder, make_folder, write_atomically
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_bench.selftest import Report
+    from cornernet_bench.selftest.report import Report
 
 NAME = "selftest.json"
 NOT_RUN = "not run"

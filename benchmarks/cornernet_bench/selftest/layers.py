@@ -7,12 +7,12 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cornernet_bench.api_surface import cuda_surface, tensorrt_surface
 from cornernet_bench.kernels import check as kernels
 from cornernet_bench.kernels.checkout_tests import run_tests
-from cornernet_bench.selftest import Finding, joint_state
-from cornernet_bench.selftest_calls import CUDA_USES, TENSORRT_USES, lacking
-from cornernet_bench.selftest_path import whole_path
+from cornernet_bench.selftest.api_surface import cuda_surface, tensorrt_surface
+from cornernet_bench.selftest.calls import CUDA_USES, TENSORRT_USES, lacking
+from cornernet_bench.selftest.path import whole_path
+from cornernet_bench.selftest.report import Finding, joint_state
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import NAMESPACE, OPERATORS, PROTOCOL, load_plugin, no_plugin_message
 from cornernet_runtime.errors import CornerNetError
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cornernet_bench.kernels.checkout_tests import Tested
-    from cornernet_bench.selftest import Request, State
-    from cornernet_bench.selftest_notes import Notes
+    from cornernet_bench.selftest.notes import Notes
+    from cornernet_bench.selftest.report import Request, State
 
 LEAN = ("tensorrt_lean", "tensorrt_lean_bindings")  # NVIDIA's runtime that only runs engines has the same registry
 NAMED = 5  # of what is wrong, in a line

@@ -11,8 +11,8 @@ import threading
 import traceback
 from pathlib import Path
 
-from cornernet_bench.selftest import DOCTOR, MODEL, Finding, Request
-from cornernet_bench.selftest_notes import Notes
+from cornernet_bench.selftest.notes import Notes
+from cornernet_bench.selftest.report import DOCTOR, MODEL, Finding, Request
 from cornernet_runtime.errors import BundleError, CornerNetError, ModelError
 from cornernet_runtime.machine import one_line
 from cornernet_runtime.records import from_json, to_json
@@ -35,7 +35,7 @@ def find(layer: str, request: Request, notes: Notes) -> Finding:
             return _diagnosis()
         if layer == MODEL:
             return _opened(str(request.model))
-        from cornernet_bench.selftest_layers import RUNNERS  # noqa: PLC0415 - what it imports may crash
+        from cornernet_bench.selftest.layers import RUNNERS  # noqa: PLC0415 - what it imports may crash
 
         found = RUNNERS[layer](request, notes)
     except CornerNetError as error:

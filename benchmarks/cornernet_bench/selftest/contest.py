@@ -23,7 +23,7 @@ from cornernet_runtime.wording import count_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_bench.selftest_notes import Notes
+    from cornernet_bench.selftest.notes import Notes
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.pipeline import GpuPipeline
 

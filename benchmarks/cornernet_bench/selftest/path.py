@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from cornernet_bench.kernels.check import REQUIRE_GPU
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_model
-from cornernet_bench.selftest import Finding
-from cornernet_bench.selftest_run import Contest, compare, measure
+from cornernet_bench.selftest.contest import Contest, compare, measure
+from cornernet_bench.selftest.report import Finding
 from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning, PluginError
@@ -33,8 +33,8 @@ from cornernet_runtime.wording import count_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cornernet_bench.selftest import Request
-    from cornernet_bench.selftest_notes import Notes
+    from cornernet_bench.selftest.notes import Notes
+    from cornernet_bench.selftest.report import Request
     from cornernet_runtime.spec import Precision
 
 SHIPPED = Path("models") / "cornernet-tiny" / "cornernet-tiny.safetensors"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cornernet_bench.api_surface import Parameter, Surface
+    from cornernet_bench.selftest.api_surface import Parameter, Surface
 
 TENSORRT_USES = (
     "Builder.__init__(1)",

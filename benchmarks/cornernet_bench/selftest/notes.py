@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cornernet_bench.selftest import PROGRESS, Finding
+from cornernet_bench.selftest.report import PROGRESS, Finding
 from cornernet_runtime.files import write_atomically
 from cornernet_runtime.records import to_json
 
