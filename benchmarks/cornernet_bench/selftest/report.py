@@ -14,6 +14,7 @@ from cornernet_bench.kernels.checkout_tests import CHECKOUT
 from cornernet_runtime.records import to_json
 
 State = Literal["passed", "partly", "failed", "skipped", "interrupted"]
+
 SCHEMA_VERSION = 2
 LAYERS = {  # what each proves
     "L1": "kernels compute the reference, on the CPU",

@@ -30,7 +30,7 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHORT_SECONDS = 120.0  # for these two, which are no layers
+SHORT_SECONDS = 120.0  # for DOCTOR and MODEL, which are no layers
 TAIL_LINES = 80  # of what a layer printed
 DISTRIBUTIONS = (
     *("numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "rich", "pycocotools"),

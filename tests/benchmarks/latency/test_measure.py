@@ -14,7 +14,7 @@ from cases.small import SMALL_SPEC, small_model
 from servers.interrupts import interrupting
 
 from cornernet_bench.cli import main
-from cornernet_bench.latency import cautions as latency_doubts
+from cornernet_bench.latency import cautions
 from cornernet_bench.latency import measure as latency_module
 from cornernet_bench.latency.baseline_run import open_baseline
 from cornernet_bench.latency.measure import measure
@@ -213,7 +213,7 @@ def test_tables_name_stages_figures_and_both_contestants(checkpoint_path, capfd,
 
 def test_no_times_as_fast_are_printed_where_times_spread_too_far(checkpoint_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    for module in (measurement, latency_doubts):
+    for module in (measurement, cautions):
         monkeypatch.setattr(module, "MOST_SPREAD", -1.0)
     assert latency(checkpoint_path, "--baseline") == 0
     said = " ".join(capfd.readouterr().out.split())

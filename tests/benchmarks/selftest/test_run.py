@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from cornernet_bench import cli
 from cornernet_bench.selftest import run as selftest
@@ -20,7 +21,7 @@ from cornernet_bench.selftest.report import LAYERS, Finding, Outcome, Report, Re
 from cornernet_bench.selftest.run import run_layer
 from cornernet_runtime.version import __version__
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "selftest.md"
+DOCUMENT = ROOT / "docs" / "selftest.md"
 DEADLINE = 30  # seconds in which a process has to be gone
 
 
@@ -31,11 +32,13 @@ def plant(tmp_path, monkeypatch):
     def change(**bodies):
         folder = tmp_path / "planted"
         folder.mkdir(exist_ok=True)
-        code = "import os, signal, subprocess, sys, time\nfrom cornernet_bench import selftest_layers\n"
-        code += "from cornernet_bench.selftest.run import Finding\nfrom cornernet_runtime.errors import KernelError\n"
+        code = "import os, signal, subprocess, sys, time\nfrom cornernet_bench.selftest import layers\n"
+        code += (
+            "from cornernet_bench.selftest.report import Finding\nfrom cornernet_runtime.errors import KernelError\n"
+        )
         for layer, body in bodies.items():
             code += f"def {layer}(request, notes):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
-            code += f"selftest_layers.RUNNERS[{layer!r}] = {layer}\n"
+            code += f"layers.RUNNERS[{layer!r}] = {layer}\n"
         (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
         monkeypatch.syspath_prepend(folder)
 

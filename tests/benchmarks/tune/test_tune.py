@@ -17,6 +17,7 @@ from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_bench.cli import main
 from cornernet_bench.tune import tune
 from cornernet_bench.tune.checks import REPORT_NAME
+from cornernet_bench.tune.request import TuneRequest
 from cornernet_bench.tune.search import UNITY, Mix, Ratio, search
 from cornernet_bench.tune.tune import Workbench
 from cornernet_export.int8_export import STAGE
@@ -276,7 +277,7 @@ def test_mixes_are_timed_in_turn_with_float32_and_int8(bundle_path, data_set, tm
         return {name: np.array(values) for name, values in zip(contestants, TIMES, strict=True)}
 
     monkeypatch.setattr(tune, "interleave", watched)
-    request = tune.TuneRequest(
+    request = TuneRequest(
         Path("x"), data_set / "annotations.json", data_set / "images", tmp_path, rounds=10, threads=1, cpu_time=True
     )
     monkeypatch.setattr(Workbench, "write", lambda _self, _groups, path: shutil.copy(bundle_path / "model.onnx", path))

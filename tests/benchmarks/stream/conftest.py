@@ -1,4 +1,4 @@
-"""Clips that several benchmarks run on."""
+"""A clip that streams are measured on."""
 
 from __future__ import annotations
 
