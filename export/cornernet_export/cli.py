@@ -52,7 +52,7 @@ def _triton_request(arguments: argparse.Namespace, bundle: Path) -> TritonReques
 
 def _tell_what_is_missing() -> None:
     """Say before the export, which may take minutes, that there will be no engine; its error says what to do."""
-    from cornernet_export.engine_build import why_no_engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine.build import why_no_engine  # noqa: PLC0415 - imports onnx
 
     missing = why_no_engine()
     if missing is not None:
@@ -60,8 +60,8 @@ def _tell_what_is_missing() -> None:
 
 
 def _add_engine(arguments: argparse.Namespace, bundle: Path) -> None:
-    from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
-    from cornernet_export.engine_build import EngineOptions  # noqa: PLC0415 - as above
+    from cornernet_export.engine.add import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine.build import EngineOptions  # noqa: PLC0415 - as above
 
     console = console_for_people()
     options = EngineOptions(

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from cornernet_export.engine import STAGE, EngineRequest, add_engine
-from cornernet_export.engine_build import EngineOptions
-from cornernet_export.engine_progress import run_watched
+from cornernet_export.engine.add import STAGE, EngineRequest, add_engine
+from cornernet_export.engine.build import EngineOptions
+from cornernet_export.engine.progress import run_watched
 from cornernet_runtime import Detector
 from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
 from cornernet_runtime.engine_record import EngineProfile
@@ -87,7 +87,7 @@ def test_every_size_is_verified_at_the_largest_batch(build, batch_bundle_path, t
 
 
 def test_a_dynamic_model_has_one_profile_from_the_smallest_to_the_largest():
-    from cornernet_export.engine_network import profiles_of  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine.network import profiles_of  # noqa: PLC0415 - imports onnx
 
     spec = ModelSpec(
         name="x",
@@ -290,7 +290,7 @@ def test_an_interrupt_before_the_thread_runs_begins_no_build(monkeypatch):
 
 def test_a_kill_between_any_two_writes_leaves_a_bundle_that_opens(build, bundle, monkeypatch):
     """An engine is replaced: side-car without it, plan, side-car with it."""
-    from cornernet_export import engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine import add as engine  # noqa: PLC0415 - imports onnx
 
     build()
     write, left = engine.write_manifest, [1]

@@ -11,7 +11,7 @@ import pytest
 
 from cornernet_export import bundle_export
 from cornernet_export.cli import main
-from cornernet_export.engine_build import EngineOptions
+from cornernet_export.engine.build import EngineOptions
 from cornernet_runtime import Detector
 from cornernet_runtime.bundle import read_manifest
 
@@ -121,7 +121,7 @@ def test_a_plugin_that_is_no_file_is_refused_before_the_export(checkpoint_path, 
 
 
 def test_a_bundle_gets_an_engine_without_pytorch():
-    code = "import sys; sys.modules['torch'] = None; import cornernet_export.cli, cornernet_export.engine"
+    code = "import sys; sys.modules['torch'] = None; import cornernet_export.cli, cornernet_export.engine.add"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr

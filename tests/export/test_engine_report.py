@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cornernet_export.engine_report import LayerReport, check_precision, read_report
+from cornernet_export.engine.report import LayerReport, check_precision, read_report
 from cornernet_runtime.errors import EngineError
 
 

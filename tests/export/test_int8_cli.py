@@ -14,7 +14,7 @@ from places import SHIPPED
 from cornernet_export import bundle_export, int8_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
-from cornernet_export.engine import EngineRequest, add_engine
+from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.int8_export import FEWEST_PICTURES, MOST_PICTURES, STAGE, calibration_pictures
 from cornernet_export.matching import FP32, INT8
 from cornernet_export.verify import verify

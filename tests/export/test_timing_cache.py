@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cornernet_export import engine_cache
+from cornernet_export.engine import cache as engine_cache
 from cornernet_runtime.errors import CornerNetWarning
 
 

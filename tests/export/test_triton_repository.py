@@ -20,8 +20,8 @@ from places import SHIPPED
 from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
 from cornernet_export.cli import main
-from cornernet_export.engine import EngineRequest, add_engine
-from cornernet_export.engine_build import EngineOptions
+from cornernet_export.engine.add import EngineRequest, add_engine
+from cornernet_export.engine.build import EngineOptions
 from cornernet_export.model.rewrite import fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.triton_config import to_text

@@ -14,7 +14,7 @@ import pytest
 from cases.small import SMALL_SPEC
 from onnx import TensorProto, helper, numpy_helper
 
-from cornernet_export.engine import EngineRequest, add_engine
+from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.errors import CornerNetWarning

@@ -131,7 +131,7 @@ def _in_tensorrt(model: Path, folder: Path, stack: ExitStack, notes: Notes) -> C
         except (BackendError, PluginError) as error:
             undone = (f"the bundle's own engine was not used, another was built: {error}",)
     _need(OF_ENGINE, "an engine")
-    from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - an extra
+    from cornernet_export.engine.add import EngineRequest, add_engine  # noqa: PLC0415 - an extra
 
     trained = model.suffix in CHECKPOINTS
     bundle = _bundle(model, folder / "bundle", notes, "fp16")

@@ -13,7 +13,7 @@ from cornernet_bench.latency.baseline_run import open_baseline
 from cornernet_bench.latency.request import LatencyRequest
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.subject import Subject
-from cornernet_export.engine import EngineRequest, add_engine
+from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_runtime.errors import BackendError
 
 

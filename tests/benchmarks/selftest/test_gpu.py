@@ -16,7 +16,7 @@ from cornernet_bench.selftest import path as selftest_path
 from cornernet_bench.selftest.report import Request
 from cornernet_bench.selftest.run import run_layer
 from cornernet_bench.selftest.worker import find
-from cornernet_export.engine import EngineRequest, add_engine
+from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_runtime.errors import CornerNetWarning, KernelError
 from cornernet_runtime.kernels import device
 from cornernet_runtime.machine import Gpu

@@ -7,10 +7,10 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from cornernet_export.engine_cache import attach_cache, default_cache, keep_cache
-from cornernet_export.engine_network import add_profiles, count_plugin_layers, count_pools, parse_network, profiles_of
-from cornernet_export.engine_progress import progress_monitor, run_watched
-from cornernet_export.engine_report import LayerReport, check_precision, read_report
+from cornernet_export.engine.cache import attach_cache, default_cache, keep_cache
+from cornernet_export.engine.network import add_profiles, count_plugin_layers, count_pools, parse_network, profiles_of
+from cornernet_export.engine.progress import progress_monitor, run_watched
+from cornernet_export.engine.report import LayerReport, check_precision, read_report
 from cornernet_runtime.backends.cuda_device import MIB, CudaDevice
 from cornernet_runtime.backends.tensorrt_engine import read_plan
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt

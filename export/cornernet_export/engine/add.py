@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_export.engine_build import BuiltEngine, EngineOptions, build_engine, why_no_engine
+from cornernet_export.engine.build import BuiltEngine, EngineOptions, build_engine, why_no_engine
 from cornernet_export.matching import FP16, INT8, Tolerance
 from cornernet_export.verify import read_some, sample_picture, verify
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
