@@ -11,7 +11,7 @@ import onnx
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.half_range import largest_activations, largest_weights, overflow_of
-from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
+from cornernet_export.int8.export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.matching import FP16, FP32, INT8
 from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx

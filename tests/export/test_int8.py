@@ -12,9 +12,9 @@ import torch
 from cases.small import FIRE, SMALL, SMALL_SPEC
 from onnx import TensorProto, numpy_helper
 
-from cornernet_export.int8 import LARGEST_BIAS, plan_pairs, quantise
-from cornernet_export.int8_groups import group_of, node_groups
-from cornernet_export.int8_ranges import collect_ranges
+from cornernet_export.int8.groups import group_of, node_groups
+from cornernet_export.int8.quantise import LARGEST_BIAS, plan_pairs, quantise
+from cornernet_export.int8.ranges import collect_ranges
 from cornernet_export.model import CornerNet
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx

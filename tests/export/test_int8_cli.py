@@ -11,11 +11,12 @@ import pytest
 from cases.small import SMALL_SPEC
 from places import SHIPPED
 
-from cornernet_export import bundle_export, int8_export
+from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
 from cornernet_export.engine.add import EngineRequest, add_engine
-from cornernet_export.int8_export import FEWEST_PICTURES, MOST_PICTURES, STAGE, calibration_pictures
+from cornernet_export.int8 import export as int8_export
+from cornernet_export.int8.export import FEWEST_PICTURES, MOST_PICTURES, STAGE, calibration_pictures
 from cornernet_export.matching import FP32, INT8
 from cornernet_export.verify import verify
 from cornernet_runtime.bundle import read_manifest

@@ -7,8 +7,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from cornernet_export import int8_ranges
-from cornernet_export.int8_ranges import BINS, Histogram, collect_ranges, tensor_sizes
+from cornernet_export.int8 import ranges as int8_ranges
+from cornernet_export.int8.ranges import BINS, Histogram, collect_ranges, tensor_sizes
 from cornernet_runtime.errors import VerificationError
 
 

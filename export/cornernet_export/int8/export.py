@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from cornernet_export.int8 import plan_pairs, quantise
-from cornernet_export.int8_ranges import collect_ranges
+from cornernet_export.int8.quantise import plan_pairs, quantise
+from cornernet_export.int8.ranges import collect_ranges
 from cornernet_export.verify import input_of
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.errors import CornerNetWarning, FrameError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from cornernet_export.int8_ranges import Range
+    from cornernet_export.int8.ranges import Range
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.spec import Int8Target
 
