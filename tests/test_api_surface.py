@@ -11,7 +11,6 @@ import pytest
 from doubles.checked import Checked, Surface, SurfaceError
 
 from cornernet_bench.selftest import calls as selftest_calls
-from cornernet_export import torch_work
 from cornernet_export.engine import add as engine
 from cornernet_export.engine import build as engine_build
 from cornernet_export.engine import cache as engine_cache
@@ -19,6 +18,7 @@ from cornernet_export.engine import network as engine_network
 from cornernet_export.engine import progress as engine_progress
 from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.engine.build import EngineOptions
+from cornernet_export.torch_backend import work as torch_work
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine, tensorrt_log, tensorrt_plugin
 from cornernet_runtime.backends import tensorrt as tensorrt_backend

@@ -11,7 +11,7 @@ from cases.small import small_model
 from noise.rounding import SIZE, noisy
 from places import SOURCE_ROOTS, SUPPORT
 
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.maps import OUTPUT_NAMES
 
 

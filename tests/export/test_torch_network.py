@@ -22,9 +22,9 @@ from cornernet_bench.models.open import open_model
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.matching import box_iou
 from cornernet_export.model.rewrite import fold_batch_norms
-from cornernet_export.torch_backend import open_checkpoint
-from cornernet_export.torch_network import CUDA, CUDA_FP32, TorchGpuBackend, TorchNetwork, for_gpu, open_on_gpu
-from cornernet_export.torch_work import told
+from cornernet_export.torch_backend.cpu import open_checkpoint
+from cornernet_export.torch_backend.gpu import CUDA, CUDA_FP32, TorchGpuBackend, TorchNetwork, for_gpu, open_on_gpu
+from cornernet_export.torch_backend.work import told
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, CornerNetWarning
@@ -102,7 +102,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(checkpoint_path, monkeypatch):
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("cornernet_export.torch_network.CudaDevice", Device)
+    monkeypatch.setattr("cornernet_export.torch_backend.gpu.CudaDevice", Device)
     with pytest.raises(BackendError, match=r"built for CUDA 13\.0 and cannot use NVIDIA H200; update the NVIDIA"):
         open_model(checkpoint_path, CUDA)
 

@@ -9,7 +9,7 @@ import pytest
 from cases.detector import SIZES, SPEC, PlantedBackend, assert_equal, detect_planted, grey, missed, noise
 from cases.small import SMALL_SPEC
 
-from cornernet_export.torch_backend import open_checkpoint
+from cornernet_export.torch_backend.cpu import open_checkpoint
 from cornernet_runtime import Detector
 from cornernet_runtime.bundle import ONNX_NAME
 from cornernet_runtime.errors import FrameError

@@ -22,7 +22,7 @@ from cases.detector import (
 )
 from cases.small import small_model
 
-from cornernet_export.torch_backend import TorchBackend, open_checkpoint
+from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.geometry import fit, place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cornernet_bench.accuracy.evaluate import evaluate
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.wording import count_of

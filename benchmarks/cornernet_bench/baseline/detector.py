@@ -8,7 +8,7 @@ from cornernet_bench.baseline.pipeline import PublishedPipeline, with_published_
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.rewrite import cut_stacks
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import SizeError
 from cornernet_runtime.preprocess import check_frame

@@ -38,8 +38,8 @@ def open_model(
         stacks: Hourglasses of a checkpoint to keep; None keeps all.
 
     Raises:
-        CornerNetError: As ``Detector.open``, ``cornernet_export.torch_backend.open_checkpoint`` and
-            ``cornernet_export.torch_network.open_on_gpu``.
+        CornerNetError: As ``Detector.open``, ``cornernet_export.torch_backend.cpu.open_checkpoint`` and
+            ``cornernet_export.torch_backend.gpu.open_on_gpu``.
     """
     if Path(path).suffix not in CHECKPOINTS:
         if (backend or "").startswith(("torch", PUBLISHED)):
@@ -49,8 +49,8 @@ def open_model(
                 f"{path}: a checkpoint is cut as it is opened; export this one again with --stacks {stacks}"
             )
         return Detector.open(path, backend, flip=flip, scales=scales)
-    from cornernet_export.torch_backend import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
-    from cornernet_export.torch_network import CUDA, CUDA_FP32, open_on_gpu  # noqa: PLC0415
+    from cornernet_export.torch_backend.cpu import HALF, open_checkpoint  # noqa: PLC0415 - imports torch
+    from cornernet_export.torch_backend.gpu import CUDA, CUDA_FP32, open_on_gpu  # noqa: PLC0415
 
     if backend in (CUDA, CUDA_FP32):
         return open_on_gpu(Path(path), half=backend == CUDA, flip=flip, scales=scales, stacks=stacks)

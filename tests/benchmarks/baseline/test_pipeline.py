@@ -19,7 +19,7 @@ from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.matching import box_iou
 from cornernet_export.model import CornerTensors
 from cornernet_export.model.corner_pool import Corner, corner_pool
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.decode import decode
 from cornernet_runtime.maps import CornerMaps

@@ -27,8 +27,8 @@ from cornernet_bench.measuring.machine import peak_rss_mib
 from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_bench.models.open import open_model
-from cornernet_export.torch_backend import HALF, TorchBackend
-from cornernet_export.torch_network import CUDA, CUDA_FP32
+from cornernet_export.torch_backend.cpu import HALF, TorchBackend
+from cornernet_export.torch_backend.gpu import CUDA, CUDA_FP32
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, ModelError
 

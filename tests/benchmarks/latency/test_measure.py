@@ -25,7 +25,7 @@ from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.subject import Subject
 from cornernet_bench.reports.blocks import Line
 from cornernet_export.checkpoint import save_checkpoint
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, SizeError
 

@@ -19,7 +19,7 @@ from cornernet_bench.measuring.measurement import measurement
 from cornernet_bench.measuring.timing import StageClock
 from cornernet_bench.models.frames import frames_of, load_frames
 from cornernet_bench.models.runs import host_run, pipeline_run
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import BackendError, FrameError

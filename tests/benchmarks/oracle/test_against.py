@@ -17,7 +17,7 @@ from cornernet_bench.oracle.analyse import analyse
 from cornernet_bench.oracle.maps import KINDS, true_maps
 from cornernet_bench.oracle.repairs import REPAIRS, ClassVotes, Effect, find_cause, from_reference, rewired
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_export.torch_backend import TorchBackend
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.geometry import place
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps

@@ -16,7 +16,7 @@ from torch import nn
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.network import CornerHead, CornerTensors
 from cornernet_export.model.rewrite import cut_stacks, fold_batch_norms, to_half
-from cornernet_export.torch_work import GpuWork, give_back_pools, told, trying_algorithms
+from cornernet_export.torch_backend.work import GpuWork, give_back_pools, told, trying_algorithms
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.detector import Detector
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.model import CornerNet
-    from cornernet_export.torch_work import TorchWork
+    from cornernet_export.torch_backend.work import TorchWork
     from cornernet_runtime.engine_record import Shape
     from cornernet_runtime.spec import ModelSpec
 

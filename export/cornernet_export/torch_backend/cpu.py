@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from cornernet_export.model import CornerNet
 
-
 HALF = "torch-fp16"
 
 
