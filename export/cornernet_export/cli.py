@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cornernet_export.cli_report import print_engine, print_repository, print_summary, print_verification
 from cornernet_export.cli_usage import complaint
-from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
+from cornernet_export.triton.repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.backends.tensorrt_plugin import search_plugin
 from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
 from cornernet_runtime.errors import CheckpointError

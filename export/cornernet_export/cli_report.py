@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_export.triton_repository import TritonRepository
+    from cornernet_export.triton.repository import TritonRepository
     from cornernet_runtime.bundle import DetectionCheck, Manifest, Verification
     from cornernet_runtime.engine_record import EngineRecord
     from cornernet_runtime.spec import ModelSpec

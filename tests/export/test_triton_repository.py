@@ -24,8 +24,8 @@ from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.engine.build import EngineOptions
 from cornernet_export.model.rewrite import fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_export.triton_config import to_text
-from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
+from cornernet_export.triton.config import to_text
+from cornernet_export.triton.repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.bundle import Manifest, Verification, read_manifest, write_manifest
 from cornernet_runtime.engine_record import EngineProfile
 from cornernet_runtime.errors import BundleError, CornerNetWarning, OutputError, PluginError

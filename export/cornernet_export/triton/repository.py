@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cornernet_export.triton_config import front_config, network_config
+from cornernet_export.triton.config import front_config, network_config
 from cornernet_runtime.backends.tensorrt_plugin import same_plugin, search_plugin
 from cornernet_runtime.bundle import ENGINE_NAME, MANIFEST_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.errors import BundleError, OutputError, PluginError
