@@ -17,8 +17,8 @@ from cornernet_export.cli import main
 from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.int8 import export as int8_export
 from cornernet_export.int8.export import FEWEST_PICTURES, MOST_PICTURES, STAGE, calibration_pictures
-from cornernet_export.matching import FP32, INT8
-from cornernet_export.verify import verify
+from cornernet_export.verification.matching import FP32, INT8
+from cornernet_export.verification.verify import verify
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError

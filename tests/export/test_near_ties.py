@@ -10,8 +10,8 @@ from cases.small import SMALL_SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cornernet_export.matching import FP16, FP32, INT8, SCORE, View, compare_detections
-from cornernet_export.verify import compare_outputs
+from cornernet_export.verification.matching import FP16, FP32, INT8, SCORE, View, compare_detections
+from cornernet_export.verification.verify import compare_outputs
 from cornernet_runtime.decode import pair_corners
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.geometry import boxes_in_frame, place

@@ -20,11 +20,11 @@ from places import SHIPPED, SOURCE_ROOTS, SUPPORT
 
 from cornernet_bench.models.open import open_model
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_export.matching import box_iou
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.torch_backend.cpu import open_checkpoint
 from cornernet_export.torch_backend.gpu import CUDA, CUDA_FP32, TorchGpuBackend, TorchNetwork, for_gpu, open_on_gpu
 from cornernet_export.torch_backend.work import told
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, CornerNetWarning

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.cli import main
-from cornernet_export.matching import FP32, SCORE, box_iou, compare_detections
 from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
-from cornernet_export.verify import compare_outputs, sample_picture, verify
+from cornernet_export.verification.matching import FP32, SCORE, box_iou, compare_detections
+from cornernet_export.verification.verify import compare_outputs, sample_picture, verify
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.detector import Detector

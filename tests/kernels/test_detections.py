@@ -5,8 +5,8 @@ import pytest
 from host import decode_host, host_cuda, kernel_host
 from places import SHIPPED
 
-from cornernet_export.matching import box_iou
 from cornernet_export.torch_backend.cpu import open_checkpoint
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime.detections import Candidates
 from cornernet_runtime.geometry import place
 from cornernet_runtime.kernels import soft_nms as kernels

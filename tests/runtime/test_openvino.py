@@ -20,10 +20,10 @@ from places import ROOT, SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.corner_pool import OPSET, pool_function
-from cornernet_export.matching import Tolerance, compare_detections
 from cornernet_export.model.corner_pool import Corner
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_export.verify import compare_outputs
+from cornernet_export.verification.matching import Tolerance, compare_detections
+from cornernet_export.verification.verify import compare_outputs
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import openvino as module
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend

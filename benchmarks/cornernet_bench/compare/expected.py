@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cornernet_bench.model_names import PUBLISHED
 from cornernet_bench.models.runs import runs_on_gpu
 from cornernet_bench.oracle.repairs import LEAST_LOSS
-from cornernet_export.matching import FP16, FP32, INT8
+from cornernet_export.verification.matching import FP16, FP32, INT8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import numpy as np
 from cornernet_bench.compare.report import MapCheck
 from cornernet_bench.oracle.maps import CORNERS, KINDS
 from cornernet_bench.oracle.repairs import CLASSES, ELSEWHERE, INPUT_CHANNELS, REPAIRS, rewired
-from cornernet_export.verify import compare_outputs
+from cornernet_export.verification.verify import compare_outputs
 from cornernet_runtime.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_export.verify import read_some, sample_picture
+from cornernet_export.verification.verify import read_some, sample_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

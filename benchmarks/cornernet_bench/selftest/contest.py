@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench.measuring.timing import PERCENTILES
-from cornernet_export.matching import FP16, FP32, Tolerance, View, compare_detections
+from cornernet_export.verification.matching import FP16, FP32, Tolerance, View, compare_detections
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.wording import count_of

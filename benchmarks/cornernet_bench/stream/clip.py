@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_export.verify import sample_picture
+from cornernet_export.verification.verify import sample_picture
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.frame import VideoFrame

@@ -30,8 +30,8 @@ from cornernet_bench.tune.search import UNITY, Mix, Outcome, ratio_of, search
 from cornernet_export.bundle_export import ExportRequest, export_bundle, save_onnx
 from cornernet_export.int8.export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.int8.groups import node_groups
-from cornernet_export.matching import INT8
-from cornernet_export.verify import input_of, read_some, sample_picture, verify
+from cornernet_export.verification.matching import INT8
+from cornernet_export.verification.verify import input_of, read_some, sample_picture, verify
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector

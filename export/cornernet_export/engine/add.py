@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_export.engine.build import BuiltEngine, EngineOptions, build_engine, why_no_engine
-from cornernet_export.matching import FP16, INT8, Tolerance
-from cornernet_export.verify import read_some, sample_picture, verify
+from cornernet_export.verification.matching import FP16, INT8, Tolerance
+from cornernet_export.verification.verify import read_some, sample_picture, verify
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, Verification, read_manifest, write_manifest

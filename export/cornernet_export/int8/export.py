@@ -10,7 +10,7 @@ from onnx import helper
 
 from cornernet_export.int8.quantise import plan_pairs, quantise
 from cornernet_export.int8.ranges import collect_ranges
-from cornernet_export.verify import input_of
+from cornernet_export.verification.verify import input_of
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.errors import CornerNetWarning, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture

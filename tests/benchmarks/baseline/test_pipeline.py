@@ -16,10 +16,10 @@ from places import SHIPPED
 from cornernet_bench.baseline.nms import cut, suppress_class
 from cornernet_bench.baseline.pipeline import PublishedPipeline, decode_in_torch, with_published_pools
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_export.matching import box_iou
 from cornernet_export.model import CornerTensors
 from cornernet_export.model.corner_pool import Corner, corner_pool
 from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.decode import decode
 from cornernet_runtime.maps import CornerMaps

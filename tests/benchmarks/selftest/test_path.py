@@ -141,7 +141,7 @@ def test_no_detection_on_scenes_of_the_models_classes_is_a_failure(notes, monkey
 
 
 def _nothing(expected, found, *rest):
-    from cornernet_export.verify import compare_detections  # noqa: PLC0415 - replaced where this is used
+    from cornernet_export.verification.verify import compare_detections  # noqa: PLC0415 - replaced where this is used
 
     return compare_detections(expected.above(2), found.above(2), *rest)
 

@@ -17,7 +17,7 @@ from cases.small import SMALL_SPEC, small_model
 from cornernet_export import bundle_export
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
-from cornernet_export.verify import sample_picture
+from cornernet_export.verification.verify import sample_picture
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.maps import OUTPUT_NAMES

@@ -14,8 +14,8 @@ from cuda.core.utils import StridedMemoryView
 from doubles.device_double import HostNetwork, counts
 from places import SHIPPED
 
-from cornernet_export.matching import box_iou
 from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_bytes
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, SizeError

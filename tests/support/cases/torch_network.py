@@ -19,10 +19,10 @@ import torch
 from cases.small import SMALL_SPEC, small_model
 from doubles.device_double import HostCall
 
-from cornernet_export.matching import box_iou
 from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_export.torch_backend.gpu import TorchGpuBackend, TorchNetwork, for_gpu
 from cornernet_export.torch_backend.work import GpuWork, give_back_pools
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_export.matching import FP32, Tolerance, View, compare_detections
+from cornernet_export.verification.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.geometry import place
 from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
