@@ -1,4 +1,4 @@
-"""Cases of test_torch_network.py: the network in the pipeline, with clones, on a driver that is none.
+"""Cases of torch_backend/test_gpu.py: the network in the pipeline, with clones, on a driver that is none.
 
 The device's memory is the host's, so PyTorch works on the CPU, when the stream comes to it. All of ``TorchNetwork``
 runs but ``GpuWork``.
