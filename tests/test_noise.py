@@ -12,7 +12,7 @@ from noise.rounding import SIZE, noisy
 from places import SOURCE_ROOTS, SUPPORT
 
 from cornernet_export.torch_backend.cpu import TorchBackend
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_runtime.decode import sigmoid
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_corners, draw_detections
 from cornernet_runtime.errors import FrameError, OutputError
 from cornernet_runtime.files import make_folder
-from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.json_lines import json_objects, line_writer
 from cornernet_runtime.pictures import SUFFIXES, find_pictures, read_picture, write_picture
+from cornernet_runtime.processing.decode import sigmoid
+from cornernet_runtime.processing.geometry import is_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.processing.geometry import Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import numpy as np
 
 from cornernet_runtime.backends.base import DeviceBackend
 from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
-from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
 from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, PluginError
-from cornernet_runtime.geometry import Placement, boxes_in_frame, place, usable_scales
-from cornernet_runtime.nms import merging_soft_nms, soft_nms
-from cornernet_runtime.preprocess import Preprocessor, check_frame
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.geometry import Placement, boxes_in_frame, place, usable_scales
+from cornernet_runtime.processing.nms import merging_soft_nms, soft_nms
+from cornernet_runtime.processing.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
     from cornernet_runtime.backends.openvino import OpenVinoBackend
     from cornernet_runtime.bundle import Manifest
-    from cornernet_runtime.maps import CornerMaps
     from cornernet_runtime.pipeline import GpuPipeline
+    from cornernet_runtime.processing.maps import CornerMaps
     from cornernet_runtime.spec import ModelSpec, Size
     from cornernet_runtime.video.stream import DetectionStream, Policy
 

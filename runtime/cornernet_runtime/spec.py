@@ -50,7 +50,7 @@ class Normalisation:
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """How corner maps become candidates (cornernet_runtime.decode).
+    """How corner maps become candidates (cornernet_runtime.processing.decode).
 
     Attributes:
         top_k: Corners kept per kind, over all classes.
@@ -73,7 +73,7 @@ class DecodeParameters:
 
 @dataclass(frozen=True, slots=True)
 class NmsParameters:
-    """How candidates become detections (cornernet_runtime.nms).
+    """How candidates become detections (cornernet_runtime.processing.nms).
 
     Attributes:
         method: Gaussian or linear decay of overlapping scores, or their removal.

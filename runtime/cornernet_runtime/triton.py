@@ -16,9 +16,9 @@ import numpy as np
 from cornernet_runtime.bundle import MANIFEST_NAME
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, FrameError, ModelError
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps, output_channels
 from cornernet_runtime.pictures import decode_picture
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.preprocess import check_frame
 from cornernet_runtime.spec import spec_from_text
 
 if TYPE_CHECKING:

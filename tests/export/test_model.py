@@ -10,7 +10,7 @@ from cases.small import SMALL, small_model
 
 from cornernet_export.model import PRESETS, CornerNet, CornerNetConfig, CornerTensors, preset
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.records import RecordError
 
 SQUEEZE = CornerNetConfig(

@@ -27,7 +27,7 @@ from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
 from cornernet_runtime.bundle import read_manifest
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import spec_from_text
 
 SHAPES = {

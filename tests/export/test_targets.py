@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cornernet_export.targets import PEAK_LOGIT, corner_radius, encode_boxes, ideal_maps
-from cornernet_runtime.decode import decode, sigmoid
-from cornernet_runtime.geometry import cells_to_input
+from cornernet_runtime.processing.decode import decode, sigmoid
+from cornernet_runtime.processing.geometry import cells_to_input
 from cornernet_runtime.spec import DecodeParameters
 
 CLASSES = len(SMALL_SPEC.class_names)

@@ -25,8 +25,8 @@ from cases.small import small_model
 from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit, place
-from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.preprocess import Preprocessor
 
 # Batches and state.
 

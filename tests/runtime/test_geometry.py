@@ -11,7 +11,7 @@ from cases.small import SMALL_SPEC
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cornernet_runtime.geometry import cells_to_input, clip_to_frame, fit
+from cornernet_runtime.processing.geometry import cells_to_input, clip_to_frame, fit
 
 extremes = [(1, 1), (1, 4000), (3000, 1), LARGEST, (511, 511), (2, 3)]
 

@@ -10,7 +10,7 @@ from cases.geometry import LARGEST, NATIVE, ROOMY, boxes_in, frame_sizes, input_
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cornernet_runtime.geometry import fit, place
+from cornernet_runtime.processing.geometry import fit, place
 
 
 def native(frame_size, scale=1.0, spec=ROOMY):

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cornernet_runtime.errors import SizeError
-from cornernet_runtime.geometry import fit, place, usable_scales
+from cornernet_runtime.processing.geometry import fit, place, usable_scales
 
 SEVERAL = replace(NATIVE, largest_size=(767, 767), other_sizes=((511, 767), (767, 511)), dynamic=False, geometry="fit")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cornernet_runtime.nms import merging_soft_nms
+from cornernet_runtime.processing.nms import merging_soft_nms
 from cornernet_runtime.spec import NmsParameters
 
 

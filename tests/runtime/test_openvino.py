@@ -31,7 +31,7 @@ from cornernet_runtime.backends.openvino import OpenVinoBackend
 from cornernet_runtime.bundle import ONNX_NAME
 from cornernet_runtime.errors import BackendError, ModelError, SizeError
 from cornernet_runtime.machine import has_bfloat16
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.spec import spec_to_text
 from cornernet_train.shapes import make_scene
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit, place
-from cornernet_runtime.preprocess import Preprocessor, check_frame
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.preprocess import Preprocessor, check_frame
 from cornernet_runtime.spec import Normalisation
 
 INPUT = (63, 95)

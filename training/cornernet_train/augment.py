@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_runtime.geometry import fit
+from cornernet_runtime.processing.geometry import fit
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -13,8 +13,8 @@ import numpy as np
 
 from cornernet_bench.coco.dataset import category_ids_of, read_coco, some
 from cornernet_bench.coco.judge import as_results
-from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.processing.geometry import is_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

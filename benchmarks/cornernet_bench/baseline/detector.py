@@ -11,7 +11,7 @@ from cornernet_export.model.rewrite import cut_stacks
 from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import SizeError
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.preprocess import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

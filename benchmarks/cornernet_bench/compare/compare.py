@@ -27,8 +27,8 @@ from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.runs import model_run, runs_on_gpu
 from cornernet_runtime.errors import CornerNetError, SizeError
-from cornernet_runtime.geometry import is_too_large
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.processing.geometry import is_too_large
 from cornernet_runtime.wording import count_of, scales_note, too_large_note
 
 if TYPE_CHECKING:

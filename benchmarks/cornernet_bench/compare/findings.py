@@ -16,7 +16,7 @@ from cornernet_bench.oracle.analyse import analyse
 from cornernet_bench.oracle.repairs import REPAIRS, relabelled
 from cornernet_export.verification.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.errors import CornerNetError, ModelError
-from cornernet_runtime.geometry import place
+from cornernet_runtime.processing.geometry import place
 from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cornernet_bench.compare.request import CompareRequest
     from cornernet_bench.models.runs import Frame
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.geometry import Placement
+    from cornernet_runtime.processing.maps import CornerMaps
 
 # Same class, a box and a score that a user would call the same; detections below 0.1 are not compared.
 AGREE = Tolerance(output=0, score=0.1, iou=0.75, matched=1)

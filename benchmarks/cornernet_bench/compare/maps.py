@@ -11,13 +11,13 @@ from cornernet_bench.compare.report import MapCheck
 from cornernet_bench.oracle.maps import CORNERS, KINDS
 from cornernet_bench.oracle.repairs import CLASSES, ELSEWHERE, INPUT_CHANNELS, REPAIRS, rewired
 from cornernet_export.verification.verify import compare_outputs
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.maps import CornerMaps
 
 AS_IT_IS = ""
 

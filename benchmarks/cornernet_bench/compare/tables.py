@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.measuring.intervals import resampling_note
 from cornernet_bench.reports.blocks import Line, table_of
 from cornernet_bench.reports.words import ms_text, stage_name, thread_text
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.wording import count_of
 
 if TYPE_CHECKING:

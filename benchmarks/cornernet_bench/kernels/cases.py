@@ -17,9 +17,9 @@ from cornernet_bench.kernels import fixed_cases as fixed
 from cornernet_bench.kernels import postprocess_cases as postprocess
 from cornernet_bench.kernels.case import KernelCase
 from cornernet_bench.kernels.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
-from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View, describe, level_table, preprocess
-from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.preprocess import Preprocessor
 from cornernet_runtime.spec import ModelSpec, Normalisation
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_bench.kernels.case import Memory
-    from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
+    from cornernet_runtime.processing.geometry import Placement
 
 
 def random_cases(kernel: str, rng: Generator, count: int) -> Iterator[KernelCase]:

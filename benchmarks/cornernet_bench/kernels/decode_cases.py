@@ -14,15 +14,15 @@ import numpy as np
 
 from cornernet_bench.kernels.case import KernelCase
 from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, noise_maps, object_maps, overlapping_boxes
-from cornernet_runtime.decode import decode as decode_in_numpy
 from cornernet_runtime.detections import Candidates
-from cornernet_runtime.geometry import boxes_in_frame, fit
 from cornernet_runtime.kernels import decode as decoding
 from cornernet_runtime.kernels import soft_nms as suppressing
 from cornernet_runtime.kernels.candidates import CandidateMemory
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.nms import merging_soft_nms
-from cornernet_runtime.nms import soft_nms as soft_nms_in_numpy
+from cornernet_runtime.processing.decode import decode as decode_in_numpy
+from cornernet_runtime.processing.geometry import boxes_in_frame, fit
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.nms import merging_soft_nms
+from cornernet_runtime.processing.nms import soft_nms as soft_nms_in_numpy
 from cornernet_runtime.spec import DecodeParameters, NmsMethod, NmsParameters
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
+    from cornernet_runtime.processing.geometry import Placement
 
     Found = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]  # boxes [N, 4], scores [N], labels [N]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench.kernels.decode_cases import STRIDE, crowd, decode_case, nms_case, random_maps
-from cornernet_runtime.geometry import fit
+from cornernet_runtime.processing.geometry import fit
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from cornernet_bench.kernels.case import KernelCase
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.maps import CornerMaps
 
 PEAKS = 60  # that stand out of a plateau, fewer than are kept
 

@@ -17,9 +17,9 @@ from cornernet_bench.kernels.decode_cases import (
     unmatched,
 )
 from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, crowded_maps, object_maps
-from cornernet_runtime.geometry import fit
 from cornernet_runtime.kernels import soft_nms as suppressing
 from cornernet_runtime.kernels.candidates import CandidateMemory
+from cornernet_runtime.processing.geometry import fit
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from cornernet_bench.kernels.case import KernelCase, Memory
-    from cornernet_runtime.geometry import Placement
     from cornernet_runtime.kernels.launch import Launch
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.geometry import Placement
+    from cornernet_runtime.processing.maps import CornerMaps
 
 TARGET_US = 60.0  # the design's, for 80x128x128
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_export.targets import encode_boxes, ideal_maps
-from cornernet_runtime.maps import CornerMaps
+from cornernet_runtime.processing.maps import CornerMaps
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cornernet_bench.measuring.timing import StageClock
 from cornernet_bench.models.runs import host_run, runs_on_gpu
 from cornernet_runtime.errors import BackendError, CornerNetError
-from cornernet_runtime.geometry import is_too_large, place
+from cornernet_runtime.processing.geometry import is_too_large, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ from cornernet_bench.models.open import open_detector
 from cornernet_bench.models.opening import first_calls
 from cornernet_bench.models.runs import model_run, runs_on_gpu
 from cornernet_runtime.errors import CornerNetError, SizeError
-from cornernet_runtime.geometry import place
+from cornernet_runtime.processing.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cornernet_bench.measuring.machine import gpu_state, peak_rss_mib
 from cornernet_bench.models.frames import frames_of
 from cornernet_bench.models.runs import runs_on_gpu
-from cornernet_runtime.geometry import place
+from cornernet_runtime.processing.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

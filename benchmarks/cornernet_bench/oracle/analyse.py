@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from cornernet_bench.coco.dataset import CocoSet
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.geometry import Placement
+    from cornernet_runtime.processing.maps import CornerMaps
 
 Exchange = tuple[str, ...]  # kinds of which the true maps are taken
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.targets import Targets
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.geometry import Placement
+    from cornernet_runtime.processing.maps import CornerMaps
 
 KINDS = ("heat", "embed", "offset")
 CORNERS = ("tl", "br")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from cornernet_bench.oracle.maps import CORNERS, KINDS
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cornernet_bench.measuring.intervals import Difference
     from cornernet_export.targets import Targets
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.maps import CornerMaps
 
 LEAST_LOSS = 0.1  # points of AP that are worth a cause
 LEAST_WIRING = 1.0  # points that an exchange within the model must bring: a fault of that kind costs far more

@@ -17,9 +17,9 @@ from cornernet_bench.baseline.pipeline import decode_in_torch
 from cornernet_bench.kernels.synthetic import CLASSES, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_bench.measuring.timing import environment, interleave, timing_table
 from cornernet_export.model import CornerTensors
-from cornernet_runtime.decode import decode
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.nms import soft_nms
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.nms import soft_nms
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:

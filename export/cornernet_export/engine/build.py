@@ -17,7 +17,7 @@ from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import load_plugin, no_plugin_message, search_plugin
 from cornernet_runtime.engine_record import EngineRecord
 from cornernet_runtime.errors import BackendError, CornerNetWarning, EngineError
-from cornernet_runtime.maps import INPUT_NAME
+from cornernet_runtime.processing.maps import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

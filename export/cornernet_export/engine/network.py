@@ -10,7 +10,7 @@ import onnx
 from cornernet_runtime.backends.tensorrt_plugin import NAMESPACE
 from cornernet_runtime.engine_record import EngineProfile
 from cornernet_runtime.errors import EngineError
-from cornernet_runtime.maps import INPUT_NAME
+from cornernet_runtime.processing.maps import INPUT_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from cornernet_runtime.maps import INPUT_NAME
+from cornernet_runtime.processing.maps import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -15,7 +15,7 @@ from onnx import helper
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import VerificationError
-from cornernet_runtime.maps import INPUT_NAME
+from cornernet_runtime.processing.maps import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,7 +10,7 @@ import torch
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import CornerMaps
+from cornernet_runtime.processing.maps import CornerMaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, SizeError
 from cornernet_runtime.kernels.decode import DeviceMaps
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

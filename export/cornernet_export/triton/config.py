@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.onnx_file import MAX_BATCH
-from cornernet_runtime.maps import INPUT_NAME, output_channels
+from cornernet_runtime.processing.maps import INPUT_NAME, output_channels
 from cornernet_runtime.triton import BOXES, COUNT, ENCODED, FRAME, LABELS, SCORES
 
 if TYPE_CHECKING:

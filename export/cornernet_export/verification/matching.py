@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_runtime.bundle import DetectionCheck
-from cornernet_runtime.decode import corners_at, pair_corners
 from cornernet_runtime.detections import Detections
-from cornernet_runtime.geometry import boxes_in_frame
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.decode import corners_at, pair_corners
+from cornernet_runtime.processing.geometry import boxes_in_frame
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.processing.geometry import Placement
 
 SCORE = 0.1  # detections below it are not compared one by one
 SAME_PLACE = 0.01  # pixels; boxes whose sides are so close are the same, for the IoU of slivers says nothing

@@ -10,10 +10,10 @@ import numpy as np
 
 from cornernet_export.verification.matching import FP32, Tolerance, View, compare_detections
 from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
-from cornernet_runtime.geometry import place
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.pictures import find_pictures, read_picture
-from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.processing.geometry import place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.preprocess import Preprocessor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import INPUT_NAME, check_output_names, check_output_shapes
+from cornernet_runtime.processing.maps import INPUT_NAME, check_output_names, check_output_shapes
 from cornernet_runtime.spec import ModelSpec, spec_from_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
 from cornernet_runtime.backends.threads import check_threads
 from cornernet_runtime.errors import BackendError, ModelError
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
 
 if TYPE_CHECKING:
     from pathlib import Path

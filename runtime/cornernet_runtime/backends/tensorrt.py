@@ -10,7 +10,7 @@ from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.tensorrt_engine import FLOAT_BYTES, TensorRTNetwork
 from cornernet_runtime.backends.tensorrt_log import import_tensorrt
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from cornernet_runtime.backends.tensorrt_plugin import load_plugin, same_plugin,
 from cornernet_runtime.engine_record import EngineMachine, EngineProfile, Shape, why_not_here
 from cornernet_runtime.errors import BackendError, ModelError, SizeError
 from cornernet_runtime.kernels.decode import DeviceMaps
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, check_output_names, output_channels
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, check_output_names, output_channels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from cornernet_runtime.cluster.plan import plan_units
 from cornernet_runtime.cluster.work import Work
 from cornernet_runtime.detector import check_backend
 from cornernet_runtime.errors import CornerNetWarning
-from cornernet_runtime.geometry import usable_scales
+from cornernet_runtime.processing.geometry import usable_scales
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from cornernet_runtime.cluster.tables import Columns, import_parquet
 from cornernet_runtime.cluster.video_spans import SpanError, split
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ClusterError, CornerNetError, FrameError, VideoError
-from cornernet_runtime.geometry import is_too_large
+from cornernet_runtime.processing.geometry import is_too_large
 from cornernet_runtime.records import from_json, to_json
 from cornernet_runtime.version import __version__
 from cornernet_runtime.video.file import import_av

@@ -9,7 +9,7 @@ import numpy as np
 
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.kernels.preprocess import DeviceFrame
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.preprocess import check_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

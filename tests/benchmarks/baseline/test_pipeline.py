@@ -21,9 +21,9 @@ from cornernet_export.model.corner_pool import Corner, corner_pool
 from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
-from cornernet_runtime.decode import decode
-from cornernet_runtime.maps import CornerMaps
-from cornernet_runtime.nms import soft_nms
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.maps import CornerMaps
+from cornernet_runtime.processing.nms import soft_nms
 from cornernet_runtime.spec import DecodeParameters, NmsParameters
 from cornernet_train.shapes import make_scene
 

@@ -19,8 +19,8 @@ from cornernet_bench.oracle.repairs import REPAIRS, ClassVotes, Effect, find_cau
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.geometry import place
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.geometry import place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.spec import Normalisation
 from cornernet_train.shapes_dataset import write_shapes
 

@@ -7,9 +7,9 @@ import pytest
 from cases.oracle import CELL, CELLS, SPEC, ideal, ignorance
 
 from cornernet_bench.oracle.maps import true_maps, with_truth
-from cornernet_runtime.decode import decode
-from cornernet_runtime.geometry import fit, place
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 CLOSE = 1e-5  # cells: float32 of numbers up to 64
 

@@ -19,7 +19,7 @@ from cornernet_export.model import CornerNet
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 TARGETS = ("cpu", "tensorrt")
 OUTPUTS = len(OUTPUT_NAMES)

@@ -28,8 +28,8 @@ from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.errors import BackendError, CornerNetWarning
-from cornernet_runtime.geometry import place
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.geometry import place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_train.shapes import make_scene
 
 UNSEEN_SEED = 4242

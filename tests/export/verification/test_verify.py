@@ -21,7 +21,7 @@ from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VerificationError
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 NAMES = ("ant", "bee", "cat")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cornernet_runtime import decode as decoding
+from cornernet_runtime.processing import decode as decoding
 
 
 @pytest.fixture(scope="module", autouse=True, params=[0, 10**9], ids=["cells", "maps"])

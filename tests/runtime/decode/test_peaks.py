@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from cases.decode import ALL, Corner, assert_same, loop_pairs, placed, random_maps
 
-from cornernet_runtime.decode import decode
-from cornernet_runtime.maps import CornerMaps
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.maps import CornerMaps
 from cornernet_runtime.spec import DecodeParameters
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases.decode import Corner, assert_same, loop_pairs, placed, random_maps
 
-from cornernet_runtime.decode import decode
+from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.spec import DecodeParameters
 
 

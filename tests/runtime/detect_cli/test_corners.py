@@ -11,8 +11,8 @@ from cases.small import SMALL_SPEC
 
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_runtime.detect import heat_on_frame
-from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.processing.geometry import fit, place
 from cornernet_runtime.spec import spec_to_text
 
 

@@ -10,7 +10,7 @@ from cases.small import SMALL_SPEC
 
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_runtime import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 # A frame of 4000 by 3000 is shrunk 16 times, so that objects of a tenth of it still are several cells large.
 SPEC = replace(SMALL_SPEC, input_size=(191, 255), largest_size=(191, 255))

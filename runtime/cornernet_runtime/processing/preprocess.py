@@ -12,7 +12,7 @@ from cornernet_runtime.errors import FrameError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.processing.geometry import Placement
     from cornernet_runtime.spec import Normalisation
 
 
