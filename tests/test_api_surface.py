@@ -22,7 +22,7 @@ from cornernet_export.torch_backend import work as torch_work
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine, tensorrt_log, tensorrt_plugin
 from cornernet_runtime.backends import tensorrt as tensorrt_backend
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
 from cornernet_runtime.kernels import device
 from cornernet_runtime.pipeline import memory, ring
 

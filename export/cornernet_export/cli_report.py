@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from cornernet_runtime.bundle import ENGINE_NAME
+from cornernet_runtime.bundle.manifest import ENGINE_NAME
 from cornernet_runtime.cli.common import console_for_people
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_export.triton.repository import TritonRepository
-    from cornernet_runtime.bundle import DetectionCheck, Manifest, Verification
-    from cornernet_runtime.engine_record import EngineRecord
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord
+    from cornernet_runtime.bundle.manifest import DetectionCheck, Manifest, Verification
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 def print_verification(console: Console, verification: Verification) -> None:

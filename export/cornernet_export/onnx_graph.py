@@ -18,8 +18,8 @@ from onnx import helper
 from cornernet_export.corner_pool import OPSET, pool_function
 from cornernet_export.model.corner_pool import Corner
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
+from cornernet_runtime.bundle.spec import ModelSpec, spec_to_text
 from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES
-from cornernet_runtime.spec import ModelSpec, spec_to_text
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:

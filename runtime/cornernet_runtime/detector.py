@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from cornernet_runtime.backends.base import DeviceBackend
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.detections import Candidates, Detections
 from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, PluginError
 from cornernet_runtime.processing.decode import decode
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from cornernet_runtime.backends import Backend
     from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
     from cornernet_runtime.backends.openvino import OpenVinoBackend
-    from cornernet_runtime.bundle import Manifest
+    from cornernet_runtime.bundle.manifest import Manifest
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
     from cornernet_runtime.pipeline import GpuPipeline
     from cornernet_runtime.processing.maps import CornerMaps
-    from cornernet_runtime.spec import ModelSpec, Size
     from cornernet_runtime.video.stream import DetectionStream, Policy
 
 BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")

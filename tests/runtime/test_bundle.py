@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cases.small import SMALL_SPEC
 
-from cornernet_runtime.bundle import (
+from cornernet_runtime.bundle.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
     CheckpointFile,
@@ -18,8 +18,8 @@ from cornernet_runtime.bundle import (
     read_manifest,
     write_manifest,
 )
+from cornernet_runtime.bundle.spec import SCHEMA_VERSION, DecodeParameters, NmsParameters, Normalisation
 from cornernet_runtime.errors import BundleError
-from cornernet_runtime.spec import SCHEMA_VERSION, DecodeParameters, NmsParameters, Normalisation
 
 CONTENT = {ONNX_NAME: b"the network", "model.onnx.data": b"its weights"}
 MANIFEST = Manifest(

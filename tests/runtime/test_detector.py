@@ -11,7 +11,7 @@ from cases.small import SMALL_SPEC
 
 from cornernet_export.torch_backend.cpu import open_checkpoint
 from cornernet_runtime import Detector
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.processing.geometry import fit
 from cornernet_runtime.processing.maps import OUTPUT_NAMES

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cases.nms import EXHAUSTIVE, METHODS, boxes_of, clustered
 
+from cornernet_runtime.bundle.spec import NmsParameters
 from cornernet_runtime.processing.nms import soft_nms
-from cornernet_runtime.spec import NmsParameters
 
 # The three methods, by hand.
 

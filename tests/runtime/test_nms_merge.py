@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cornernet_runtime.bundle.spec import NmsParameters
 from cornernet_runtime.processing.nms import merging_soft_nms
-from cornernet_runtime.spec import NmsParameters
 
 
 def merge_in_loops(boxes, scores, corner_scores, labels, parameters):

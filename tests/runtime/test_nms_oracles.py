@@ -12,8 +12,8 @@ from cases.nms import EXHAUSTIVE, METHODS, boxes_of, clustered
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cornernet_runtime.bundle.spec import NmsParameters
 from cornernet_runtime.processing.nms import soft_nms
-from cornernet_runtime.spec import NmsParameters
 
 EPSILON = float(np.finfo(np.float32).eps)
 

@@ -12,7 +12,7 @@ import pytest
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend, _session_options
 from cornernet_runtime.backends.threads import default_threads
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import BackendError
 
 

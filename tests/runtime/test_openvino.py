@@ -28,11 +28,11 @@ from cornernet_runtime import Detector
 from cornernet_runtime.backends import openvino as module
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.openvino import OpenVinoBackend
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
+from cornernet_runtime.bundle.spec import spec_to_text
 from cornernet_runtime.errors import BackendError, ModelError, SizeError
 from cornernet_runtime.machine import has_bfloat16
 from cornernet_runtime.processing.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import spec_to_text
 from cornernet_train.shapes import make_scene
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra")

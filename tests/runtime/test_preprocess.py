@@ -11,10 +11,10 @@ from cases.small import SMALL_SPEC
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cornernet_runtime.bundle.spec import Normalisation
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.processing.geometry import fit, place
 from cornernet_runtime.processing.preprocess import Preprocessor, check_frame
-from cornernet_runtime.spec import Normalisation
 
 INPUT = (63, 95)
 # Output is the grey level over 255, so that tests can speak of grey levels.

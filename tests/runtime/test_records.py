@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cornernet_runtime.records import RecordError, from_json, to_json
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cornernet_runtime.errors import BundleError, ModelError, SizeError
-from cornernet_runtime.records import RecordError
-from cornernet_runtime.spec import (
+from cornernet_runtime.bundle.records import RecordError
+from cornernet_runtime.bundle.spec import (
     SCHEMA_VERSION,
     DecodeParameters,
     ModelSpec,
@@ -22,6 +21,7 @@ from cornernet_runtime.spec import (
     spec_from_text,
     spec_to_text,
 )
+from cornernet_runtime.errors import BundleError, ModelError, SizeError
 
 SPEC = ModelSpec(
     name="night",

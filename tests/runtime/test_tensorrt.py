@@ -13,7 +13,7 @@ from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
 from cornernet_runtime.backends.tensorrt_engine import TensorRTNetwork
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest, write_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, read_manifest, write_manifest
 from cornernet_runtime.errors import CornerNetWarning, KernelError
 from cornernet_runtime.kernels import device
 

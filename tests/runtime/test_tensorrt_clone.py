@@ -14,7 +14,7 @@ from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import BackendError
 
 

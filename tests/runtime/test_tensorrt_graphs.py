@@ -7,7 +7,7 @@ from cases.engine import assert_equal_maps, copied, noise, open_backend
 
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import CornerNetWarning
 
 

@@ -11,7 +11,7 @@ from doubles.cuda_doubles import CudaError
 
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import tensorrt_plugin
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import BackendError, CornerNetWarning, PluginError
 
 # The plugin.

@@ -9,7 +9,7 @@ import pytest
 from cases.engine import FRAME, change, noise, open_backend
 
 from cornernet_runtime import Detector
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
 from cornernet_runtime.errors import BackendError, BundleError, ModelError, PluginError, SizeError
 
 # What cannot run here is told before TensorRT reads the plan.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
     from cornernet_train.recipe import Augmentation
     from cornernet_train.shapes import Scene
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_train.pictures import Pictures
     from cornernet_train.recipe import Recipe
     from cornernet_train.shapes import Scene

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_export.model import CornerNet
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 def validation_ap(model: CornerNet, spec: ModelSpec, data: Path, images: Path | None = None) -> float:

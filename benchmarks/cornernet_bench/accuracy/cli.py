@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cornernet_bench.accuracy.evaluate import Accuracy
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 COMPARED = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 

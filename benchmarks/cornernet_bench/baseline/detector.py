@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_export.model import CornerNet
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.spec import ModelSpec
 
 
 class PublishedDetector(Detector):

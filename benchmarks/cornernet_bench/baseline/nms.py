@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import NmsParameters
+    from cornernet_runtime.bundle.spec import NmsParameters
 
 
 def suppress_class(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.model import CornerNet, CornerTensors
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
 
 CROSS_CLASS = -1.0  # score of a pair that is none
 

@@ -9,14 +9,14 @@ from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_export.bundle_export import CHECKPOINT_NAME
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import PRESETS, CornerNet, preset
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 from cornernet_runtime.errors import CheckpointError, CornerNetWarning
 from cornernet_runtime.files import sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 def published_weights(named: Path | None, model: Path, spec: ModelSpec) -> tuple[CornerNet, str]:

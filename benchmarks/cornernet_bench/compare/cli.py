@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.compare.contestant import FORM, parse_contestant
 from cornernet_bench.options import AS_OBJECT, check_cpu_time, count_text, progress_bar
 from cornernet_bench.reports.outputs import check_outputs, check_page, check_picture, console_for_report, write_json
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
     import argparse

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_bench.models.subject import Subject
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.common import parse_scales, parse_size
 from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.errors import BundleError, SizeError
 
 if TYPE_CHECKING:
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 FORM = "MODEL[@BACKEND][:flip][:scales=S,S,...][:size=HxW][:stacks=N]"
 TORCH_BACKENDS = ("torch", "torch-fp16", "torch-cuda", "torch-cuda-fp32", PUBLISHED)  # of checkpoints

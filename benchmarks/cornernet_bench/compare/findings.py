@@ -15,9 +15,9 @@ from cornernet_bench.measuring.measurement import END_TO_END
 from cornernet_bench.oracle.analyse import analyse
 from cornernet_bench.oracle.repairs import REPAIRS, relabelled
 from cornernet_export.verification.matching import FP32, Tolerance, View, compare_detections
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.errors import CornerNetError, ModelError
 from cornernet_runtime.processing.geometry import place
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -17,10 +17,10 @@ from cornernet_bench.kernels import fixed_cases as fixed
 from cornernet_bench.kernels import postprocess_cases as postprocess
 from cornernet_bench.kernels.case import KernelCase
 from cornernet_bench.kernels.pooling_library import BOTTOM_RIGHT, FORMATS, TOP_LEFT, PoolingCall
+from cornernet_runtime.bundle.spec import ModelSpec, Normalisation
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View, describe, level_table, preprocess
 from cornernet_runtime.processing.geometry import fit, place
 from cornernet_runtime.processing.preprocess import Preprocessor
-from cornernet_runtime.spec import ModelSpec, Normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from cornernet_bench.options import AS_OBJECT
 from cornernet_bench.reports.outputs import check_outputs, console_for_report, write_json
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.machine import core_count, cpu_name
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,6 +14,7 @@ import numpy as np
 
 from cornernet_bench.kernels.case import KernelCase
 from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, noise_maps, object_maps, overlapping_boxes
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsMethod, NmsParameters
 from cornernet_runtime.detections import Candidates
 from cornernet_runtime.kernels import decode as decoding
 from cornernet_runtime.kernels import soft_nms as suppressing
@@ -23,7 +24,6 @@ from cornernet_runtime.processing.geometry import boxes_in_frame, fit
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.processing.nms import merging_soft_nms
 from cornernet_runtime.processing.nms import soft_nms as soft_nms_in_numpy
-from cornernet_runtime.spec import DecodeParameters, NmsMethod, NmsParameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

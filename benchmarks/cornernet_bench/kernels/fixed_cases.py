@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cornernet_bench.kernels.decode_cases import STRIDE, crowd, decode_case, nms_case, random_maps
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.processing.geometry import fit
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

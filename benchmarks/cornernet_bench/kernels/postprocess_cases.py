@@ -17,10 +17,10 @@ from cornernet_bench.kernels.decode_cases import (
     unmatched,
 )
 from cornernet_bench.kernels.synthetic import CLASSES, INPUT, SIDE, crowded_maps, object_maps
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.kernels import soft_nms as suppressing
 from cornernet_runtime.kernels.candidates import CandidateMemory
 from cornernet_runtime.processing.geometry import fit
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cornernet_bench.baseline.pipeline import PublishedPipeline
     from cornernet_bench.latency.request import LatencyRequest
     from cornernet_bench.models.runs import Frame, Run
+    from cornernet_runtime.bundle.spec import Size
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.spec import Size
 
 
 def open_baseline(

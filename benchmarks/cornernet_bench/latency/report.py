@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cornernet_bench.measuring.machine import Machine
     from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.models.opening import Opened
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 
 @dataclass(frozen=True, slots=True)

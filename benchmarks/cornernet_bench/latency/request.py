@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_bench.models.subject import Subject
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 
 @dataclass(frozen=True, slots=True)

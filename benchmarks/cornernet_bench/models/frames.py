@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_bench.models.runs import Frame
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 DRAWN_FRAMES = 8
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cornernet_bench.models.subject import Subject
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 
 def open_model(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cornernet_bench.measuring.machine import GpuState
     from cornernet_bench.models.runs import Frame
     from cornernet_bench.models.subject import Subject
+    from cornernet_runtime.bundle.spec import Size
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.spec import Size
 
 PRECISIONS = {"torch-fp16": "fp16", "torch-cuda": "fp16", "openvino-bf16": "bf16"}  # what floats are computed in
 

@@ -15,9 +15,9 @@ from cornernet_bench.selftest.path import whole_path
 from cornernet_bench.selftest.report import Finding, joint_state
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import NAMESPACE, OPERATORS, PROTOCOL, load_plugin, no_plugin_message
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.plugin import find_plugin, plugin_info
-from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:

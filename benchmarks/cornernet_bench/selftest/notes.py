@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cornernet_bench.selftest.report import PROGRESS, Finding
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

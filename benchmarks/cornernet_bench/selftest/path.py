@@ -21,12 +21,12 @@ from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.models.open import open_model
 from cornernet_bench.selftest.contest import Contest, compare, measure
 from cornernet_bench.selftest.report import Finding
-from cornernet_runtime.bundle import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest
+from cornernet_runtime.bundle.manifest import ONNX_NAME, Manifest, Verification, read_manifest, write_manifest
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, CornerNetWarning, PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.machine import ProbeError, find_gpus, one_line
-from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__
 from cornernet_runtime.wording import count_of
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from cornernet_bench.selftest.notes import Notes
     from cornernet_bench.selftest.report import Request
-    from cornernet_runtime.spec import Precision
+    from cornernet_runtime.bundle.spec import Precision
 
 SHIPPED = Path("models") / "cornernet-tiny" / "cornernet-tiny.safetensors"
 CHECKPOINT_OF_BUNDLE = "checkpoint.safetensors"  # in a bundle of a published one

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cornernet_bench.kernels.checkout_tests import CHECKOUT
-from cornernet_runtime.records import to_json
+from cornernet_runtime.bundle.records import to_json
 
 State = Literal["passed", "partly", "failed", "skipped", "interrupted"]
 

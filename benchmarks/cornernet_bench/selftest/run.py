@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_bench.selftest.report import DOCTOR, LAYERS, PROGRESS, SCHEMA_VERSION, Finding, Outcome, Report, Request
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.machine import one_line
-from cornernet_runtime.records import to_json
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:

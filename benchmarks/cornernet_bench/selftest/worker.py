@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cornernet_bench.selftest.notes import Notes
 from cornernet_bench.selftest.report import DOCTOR, MODEL, Finding, Request
+from cornernet_runtime.bundle.records import from_json, to_json
 from cornernet_runtime.errors import BundleError, CornerNetError, ModelError
 from cornernet_runtime.machine import one_line
-from cornernet_runtime.records import from_json, to_json
 
 
 def main() -> int:

@@ -17,10 +17,10 @@ from cornernet_bench.baseline.pipeline import decode_in_torch
 from cornernet_bench.kernels.synthetic import CLASSES, SIDE, noise_maps, object_maps, overlapping_boxes
 from cornernet_bench.measuring.timing import environment, interleave, timing_table
 from cornernet_export.model import CornerTensors
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.processing.nms import soft_nms
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable

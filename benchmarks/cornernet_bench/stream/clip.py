@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 RATE = 25  # frames a second, of drawn clips
 TICK = Fraction(1, RATE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cornernet_bench.measuring.timing import Summary
     from cornernet_bench.models.opening import Opened
     from cornernet_bench.models.subject import Subject
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
     OnProgress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 

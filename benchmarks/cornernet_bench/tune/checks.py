@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cornernet_bench.coco.dataset import category_ids_of, read_coco
 from cornernet_bench.measuring.cautions import BY_CPU_TIME, SPREAD_PERCENT, load_doubts
 from cornernet_export.checkpoint import load_checkpoint
-from cornernet_runtime.bundle import MANIFEST_NAME
+from cornernet_runtime.bundle.manifest import MANIFEST_NAME
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, FrameError, OutputError
 from cornernet_runtime.files import make_folder
 from cornernet_runtime.machine import core_count

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 
 @dataclass(frozen=True, slots=True)

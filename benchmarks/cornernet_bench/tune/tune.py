@@ -33,7 +33,7 @@ from cornernet_export.int8.groups import node_groups
 from cornernet_export.verification.matching import INT8
 from cornernet_export.verification.verify import input_of, read_some, sample_picture, verify
 from cornernet_runtime.backends.threads import default_threads
-from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
+from cornernet_runtime.bundle.manifest import MANIFEST_NAME, ONNX_NAME, Manifest, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, VerificationError
 from cornernet_runtime.files import make_folder, new_folder, sha256, write_atomically

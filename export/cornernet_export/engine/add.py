@@ -12,7 +12,7 @@ from cornernet_export.verification.matching import FP16, INT8, Tolerance
 from cornernet_export.verification.verify import read_some, sample_picture, verify
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, Verification, read_manifest, write_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, Verification, read_manifest, write_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import EngineError, OutputError, VerificationError
 from cornernet_runtime.files import sha256, write_atomically
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.bundle import Manifest
-    from cornernet_runtime.engine_record import EngineRecord
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord
+    from cornernet_runtime.bundle.manifest import Manifest
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 STAGE = "ONNX Runtime -> TensorRT"
 # A GPU sums in yet another order, and may transform convolutions (Winograd), which costs a digit or two.

@@ -15,7 +15,7 @@ from cornernet_runtime.backends.cuda_device import MIB, CudaDevice
 from cornernet_runtime.backends.tensorrt_engine import read_plan
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import load_plugin, no_plugin_message, search_plugin
-from cornernet_runtime.engine_record import EngineRecord
+from cornernet_runtime.bundle.engine_record import EngineRecord
 from cornernet_runtime.errors import BackendError, CornerNetWarning, EngineError
 from cornernet_runtime.processing.maps import INPUT_NAME
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cornernet_runtime.engine_record import Compatibility, EngineProfile, PluginRecord
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import Compatibility, EngineProfile, PluginRecord
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 WORKSPACE_PART = 0.8  # of the free memory; weights and tensors need the rest
 

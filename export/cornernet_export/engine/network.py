@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from cornernet_runtime.backends.tensorrt_plugin import NAMESPACE
-from cornernet_runtime.engine_record import EngineProfile
+from cornernet_runtime.bundle.engine_record import EngineProfile
 from cornernet_runtime.errors import EngineError
 from cornernet_runtime.processing.maps import INPUT_NAME
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_runtime.backends.tensorrt_log import Remarks
-    from cornernet_runtime.engine_record import Shape
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.bundle.engine_record import Shape
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from cornernet_runtime.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cornernet_runtime.spec import Precision
+    from cornernet_runtime.bundle.spec import Precision
 
 # As the inspector of TensorRT 10 and 11 names types; the words stand in a description such as
 # "Channel major FP16 format where channel % 8 == 0".

@@ -12,9 +12,9 @@ from cornernet_export.int8.quantise import plan_pairs, quantise
 from cornernet_export.int8.ranges import collect_ranges
 from cornernet_export.verification.verify import input_of
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
+from cornernet_runtime.bundle.spec import spec_to_text
 from cornernet_runtime.errors import CornerNetWarning, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture
-from cornernet_runtime.spec import spec_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.int8.ranges import Range
+    from cornernet_runtime.bundle.spec import Int8Target
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.spec import Int8Target
 
 STAGE = "ONNX Runtime fp32 -> ONNX Runtime int8"
 MOST_PICTURES = 256  # AP hardly changes beyond some tens, and CornerNet-104 takes seconds a picture

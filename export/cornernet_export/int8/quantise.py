@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_export.int8.ranges import Range
-    from cornernet_runtime.spec import Int8Target
+    from cornernet_runtime.bundle.spec import Int8Target
 
 # Without VNNI, x86 adds two products of a byte and a weight in sixteen bits that saturate: 2 * 255 * 127 exceeds them,
 # 2 * 255 * 64 does not. So weights have seven bits on the CPU; AP did not change (docs/int8.md).

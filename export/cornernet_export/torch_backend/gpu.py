@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from cornernet_export.model import CornerNet
     from cornernet_export.torch_backend.work import TorchWork
-    from cornernet_runtime.engine_record import Shape
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import Shape
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 CUDA, CUDA_FP32 = "torch-cuda", "torch-cuda-fp32"
 MAX_BATCH = 8

@@ -16,9 +16,9 @@ from cornernet_runtime.triton import BOXES, COUNT, ENCODED, FRAME, LABELS, SCORE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cornernet_runtime.bundle import Manifest
-    from cornernet_runtime.engine_record import EngineRecord
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord
+    from cornernet_runtime.bundle.manifest import Manifest
+    from cornernet_runtime.bundle.spec import ModelSpec
 
     Value = str | int | bool | Sequence[int] | Sequence[str] | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from cornernet_export.triton.config import front_config, network_config
 from cornernet_runtime.backends.tensorrt_plugin import same_plugin, search_plugin
-from cornernet_runtime.bundle import ENGINE_NAME, MANIFEST_NAME, ONNX_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, MANIFEST_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.errors import BundleError, OutputError, PluginError
 from cornernet_runtime.files import new_folder, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cornernet_runtime.bundle import Manifest
+    from cornernet_runtime.bundle.manifest import Manifest
 
 CONFIG_NAME, MODEL_NAME, PLAN_NAME = "config.pbtxt", "model.py", "model.plan"
 PLUGIN_NAME = "libcornernet_plugins.so"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_runtime.bundle import DetectionCheck
+from cornernet_runtime.bundle.manifest import DetectionCheck
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.processing.decode import corners_at, pair_corners
 from cornernet_runtime.processing.geometry import boxes_in_frame

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cornernet_export.verification.matching import FP32, Tolerance, View, compare_detections
-from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
+from cornernet_runtime.bundle.manifest import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.pictures import find_pictures, read_picture
 from cornernet_runtime.processing.geometry import place
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
     from cornernet_runtime.detector import Detector
-    from cornernet_runtime.spec import ModelSpec, Size
 
 WORST = float(np.finfo(np.float32).max)  # the error of a map that is not finite; JSON has no infinity
 MOST_PICTURES = 32

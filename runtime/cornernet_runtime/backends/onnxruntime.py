@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 # In an INT8 file it moves transposes from before corner pooling into it, where they are of float32 and slow.
 NOT_OPTIMISED = ["TransposeOptimizer"]

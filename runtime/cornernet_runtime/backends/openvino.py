@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
 
 CpuPrecision = Literal["fp32", "bf16"]
 TELEMETRY = "openvino_telemetry"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.engine_record import EngineRecord, Shape
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord, Shape
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 class TensorRTBackend:

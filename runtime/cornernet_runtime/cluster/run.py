@@ -20,10 +20,10 @@ from cornernet_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_runtime.cluster.request import ClusterRequest
     from cornernet_runtime.cluster.rows import PartSummary, Row
     from cornernet_runtime.cluster.work import Progress
-    from cornernet_runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

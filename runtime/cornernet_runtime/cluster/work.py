@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cornernet_runtime.bundle.records import from_json, to_json
 from cornernet_runtime.cluster.connect import import_ray, one_line
 from cornernet_runtime.cluster.plan import PART_SIZE, Part, spans_of
 from cornernet_runtime.cluster.rows import PartSummary, Row, rows_from_bytes
 from cornernet_runtime.cluster.worker import Task, Worker, spans_in
 from cornernet_runtime.errors import ClusterError, CornerNetWarning
-from cornernet_runtime.records import from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

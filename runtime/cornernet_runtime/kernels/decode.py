@@ -29,8 +29,8 @@ from cornernet_runtime.processing.geometry import cells_to_input
 from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
+    from cornernet_runtime.bundle.spec import DecodeParameters
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import DecodeParameters
 
 MapType = Literal["float32", "float16"]
 

@@ -18,8 +18,8 @@ from cornernet_runtime.kernels.launch import Launch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cornernet_runtime.bundle.spec import Normalisation, Size
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import Normalisation, Size
 
 ChannelOrder = Literal["bgr", "rgb"]
 

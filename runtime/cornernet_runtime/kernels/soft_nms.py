@@ -29,7 +29,7 @@ from cornernet_runtime.kernels.launch import Launch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import NmsParameters
+    from cornernet_runtime.bundle.spec import NmsParameters
 
 SMALL_CLASS = 256 * 4  # candidates of a frame that the smaller kernels take: threads, and what one holds
 LARGE_CLASS = 512 * 20

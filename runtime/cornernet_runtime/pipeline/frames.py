@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 DLPACK_CPU = 1  # kDLCPU
 INTERFACES = ("__dlpack__", "__cuda_array_interface__")

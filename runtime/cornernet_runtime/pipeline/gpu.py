@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
     from cornernet_runtime.detections import Detections
     from cornernet_runtime.pipeline.frames import Frame
     from cornernet_runtime.pipeline.ring import Slot
     from cornernet_runtime.pipeline.work import Stage
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import ModelSpec, Size
 
     Looks = Sequence[tuple[Frame, Sequence[Placement]]]  # a frame, and its views
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_runtime.kernels.device import LoadedKernels
     from cornernet_runtime.kernels.launch import Launch
     from cornernet_runtime.kernels.preprocess import DeviceFrame
     from cornernet_runtime.pipeline.plan import Batch
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import ModelSpec
 
     Stage = tuple[str, Callable[[], None]]
 

@@ -15,8 +15,8 @@ from cornernet_runtime.detections import Candidates
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cornernet_runtime.bundle.spec import DecodeParameters
     from cornernet_runtime.processing.maps import CornerMaps
-    from cornernet_runtime.spec import DecodeParameters
 
 FEW = 32  # cells of which one costs as much to compare with its neighbours as so many of a whole map
 

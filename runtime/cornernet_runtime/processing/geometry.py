@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import NmsParameters
+    from cornernet_runtime.bundle.spec import NmsParameters
 
 
 def soft_nms(

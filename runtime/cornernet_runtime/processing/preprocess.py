@@ -12,8 +12,8 @@ from cornernet_runtime.errors import FrameError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cornernet_runtime.bundle.spec import Normalisation
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import Normalisation
 
 
 class Preprocessor:

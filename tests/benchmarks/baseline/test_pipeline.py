@@ -21,10 +21,10 @@ from cornernet_export.model.corner_pool import Corner, corner_pool
 from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.maps import CornerMaps
 from cornernet_runtime.processing.nms import soft_nms
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 from cornernet_train.shapes import make_scene
 
 # Sides that fit exactly, and sides that leave much border.

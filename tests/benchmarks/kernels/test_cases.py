@@ -18,9 +18,9 @@ from cornernet_bench.kernels.cases import (
 )
 from cornernet_bench.kernels.decode_cases import unmatched
 from cornernet_bench.kernels.synthetic import INPUT, crowded_maps
+from cornernet_runtime.bundle.spec import DecodeParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.geometry import cells_to_input, clip_to_frame, fit
-from cornernet_runtime.spec import DecodeParameters
 
 
 @pytest.mark.parametrize("kernel", CASES)

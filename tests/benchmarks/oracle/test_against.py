@@ -18,10 +18,10 @@ from cornernet_bench.oracle.maps import KINDS, true_maps
 from cornernet_bench.oracle.repairs import REPAIRS, ClassVotes, Effect, find_cause, from_reference, rewired
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_runtime.bundle.spec import Normalisation
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.processing.geometry import place
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import Normalisation
 from cornernet_train.shapes_dataset import write_shapes
 
 SCENES = 10

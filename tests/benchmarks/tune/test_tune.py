@@ -21,7 +21,7 @@ from cornernet_bench.tune.request import TuneRequest
 from cornernet_bench.tune.search import UNITY, Mix, Ratio, search
 from cornernet_bench.tune.tune import Workbench
 from cornernet_export.int8.export import STAGE
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_train.shapes import make_scene
 

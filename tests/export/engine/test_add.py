@@ -16,10 +16,10 @@ from cornernet_export.engine.add import STAGE, EngineRequest, add_engine
 from cornernet_export.engine.build import EngineOptions
 from cornernet_export.engine.progress import run_watched
 from cornernet_runtime import Detector
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
-from cornernet_runtime.engine_record import EngineProfile
+from cornernet_runtime.bundle.engine_record import EngineProfile
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.errors import BackendError, CornerNetWarning, EngineError, PluginError, VerificationError
-from cornernet_runtime.spec import ModelSpec
 
 BODY = "corner pooling is built from standard operators"
 
@@ -332,7 +332,7 @@ def test_a_float_engine_with_half_tensors_is_refused(tensorrt, build):
 
 def make_half(bundle):
     """Let a bundle say that it is in float16; its graph is not, which the doubles do not mind."""
-    from cornernet_runtime.bundle import write_manifest  # noqa: PLC0415 - only here
+    from cornernet_runtime.bundle.manifest import write_manifest  # noqa: PLC0415 - only here
 
     manifest = read_manifest(bundle)
     write_manifest(bundle, replace(manifest, spec=replace(manifest.spec, precision="fp16")))

@@ -13,7 +13,7 @@ from cornernet_export import bundle_export
 from cornernet_export.cli import main
 from cornernet_export.engine.build import EngineOptions
 from cornernet_runtime import Detector
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 
 
 @pytest.fixture

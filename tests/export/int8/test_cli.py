@@ -19,7 +19,7 @@ from cornernet_export.int8 import export as int8_export
 from cornernet_export.int8.export import FEWEST_PICTURES, MOST_PICTURES, STAGE, calibration_pictures
 from cornernet_export.verification.matching import FP32, INT8
 from cornernet_export.verification.verify import verify
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture, write_picture

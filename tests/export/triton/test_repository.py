@@ -26,8 +26,8 @@ from cornernet_export.model.rewrite import fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_export.triton.config import to_text
 from cornernet_export.triton.repository import TritonRequest, check_repository, write_repository
-from cornernet_runtime.bundle import Manifest, Verification, read_manifest, write_manifest
-from cornernet_runtime.engine_record import EngineProfile
+from cornernet_runtime.bundle.engine_record import EngineProfile
+from cornernet_runtime.bundle.manifest import Manifest, Verification, read_manifest, write_manifest
 from cornernet_runtime.errors import BundleError, CornerNetWarning, OutputError, PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import write_picture

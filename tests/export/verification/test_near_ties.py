@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from cornernet_export.verification.matching import FP16, FP32, INT8, SCORE, View, compare_detections
 from cornernet_export.verification.verify import compare_outputs
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.processing.decode import pair_corners
 from cornernet_runtime.processing.geometry import boxes_in_frame, place
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 FRAME = (126, 190)
 PLACEMENT = place(FRAME, SMALL_SPEC)[0]

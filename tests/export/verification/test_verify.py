@@ -17,7 +17,7 @@ from cornernet_export.cli import main
 from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_export.verification.matching import FP32, SCORE, box_iou, compare_detections
 from cornernet_export.verification.verify import compare_outputs, sample_picture, verify
-from cornernet_runtime.bundle import DetectionCheck, OutputCheck, Verification
+from cornernet_runtime.bundle.manifest import DetectionCheck, OutputCheck, Verification
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VerificationError

@@ -12,9 +12,9 @@ from cases.decode import Pair, assert_same, loop_pairs, random_maps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cornernet_runtime.bundle.spec import DecodeParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters
 
 SHAPES = [
     (1, 1, 1),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cases.decode import ALL, Corner, assert_same, loop_pairs, placed, random_maps
 
+from cornernet_runtime.bundle.spec import DecodeParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters
 
 # Pairs.
 

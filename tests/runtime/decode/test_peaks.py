@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from cases.decode import ALL, Corner, assert_same, loop_pairs, placed, random_maps
 
+from cornernet_runtime.bundle.spec import DecodeParameters
 from cornernet_runtime.processing.decode import decode
 from cornernet_runtime.processing.maps import CornerMaps
-from cornernet_runtime.spec import DecodeParameters
 
 
 def test_one_pair_has_the_box_scores_and_label_of_its_corners():

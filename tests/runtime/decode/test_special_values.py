@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from cases.decode import Corner, assert_same, loop_pairs, placed, random_maps
 
+from cornernet_runtime.bundle.spec import DecodeParameters
 from cornernet_runtime.processing.decode import decode
-from cornernet_runtime.spec import DecodeParameters
 
 
 def test_a_nan_is_no_peak_and_suppresses_none():

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from cornernet_bench.oracle.maps import true_maps
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.processing.geometry import place
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import ModelSpec
 
 SIDE, CELLS = 255, 64
 CELL = SIDE / CELLS  # pixels

@@ -18,10 +18,10 @@ from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_bytes
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, SizeError
 from cornernet_runtime.pipeline import GpuPipeline
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 from cornernet_train.shapes import make_scene
 
 UNSEEN_SEED = 4242

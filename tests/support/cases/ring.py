@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError
 from cornernet_runtime.pipeline import GpuPipeline
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 SPEC = replace(
     SMALL_SPEC,

@@ -26,9 +26,9 @@ from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import CornerNetWarning, SizeError
 from cornernet_runtime.processing.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 SPEC = replace(SMALL_SPEC, decode=DecodeParameters(top_k=24, candidates=40), nms=NmsParameters(max_detections=20))
 SEVERAL = replace(SPEC, other_sizes=((31, 47), (63, 63)))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cornernet_runtime.bundle.spec import DecodeParameters
     from cornernet_runtime.detections import Candidates
     from cornernet_runtime.processing.geometry import Placement
-    from cornernet_runtime.spec import DecodeParameters
 
 POISON = 0xCD  # fills memory that nobody has written
 

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.engine_record import EngineRecord  # noqa: TC001 - its fields are read from JSON
+from cornernet_runtime.bundle.engine_record import EngineRecord  # noqa: TC001 - its fields are read from JSON
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
+from cornernet_runtime.bundle.spec import SCHEMA_VERSION, ModelSpec, check_schema
 from cornernet_runtime.errors import BundleError, SizeError
 from cornernet_runtime.files import sha256, write_atomically
-from cornernet_runtime.records import RecordError, from_json, to_json
-from cornernet_runtime.spec import SCHEMA_VERSION, ModelSpec, check_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

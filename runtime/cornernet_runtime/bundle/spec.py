@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
 from cornernet_runtime.errors import CornerNetError, ModelError, SizeError
-from cornernet_runtime.records import RecordError, from_json, to_json
 
 SCHEMA_VERSION = 1
 
