@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_runtime.detect import Summary
+    from cornernet_runtime.detect.images import ImagesSummary
 
 SHOWN_PICTURES = 20
 
@@ -85,7 +85,7 @@ def _detect_on_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.detect import DetectRequest, detect_pictures  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.detect.images import DetectRequest, detect_pictures  # noqa: PLC0415 - keeps --help quick
 
     console = console_for_people()
     request = DetectRequest(
@@ -122,7 +122,7 @@ def _print_problem(message: str) -> None:
     print(f"error: {plain(message)}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
 
 
-def _print_summary(console: Console, summary: Summary, arguments: argparse.Namespace) -> None:
+def _print_summary(console: Console, summary: ImagesSummary, arguments: argparse.Namespace) -> None:
     table = Table("picture", "size", "objects", box=box.SIMPLE_HEAD)
     table.add_column("best", justify="right")
     for row in summary.rows[:SHOWN_PICTURES]:

@@ -11,7 +11,7 @@ from cases.small import SMALL_SPEC
 
 from cornernet_export.targets import encode_boxes, ideal_maps
 from cornernet_runtime.bundle.spec import spec_to_text
-from cornernet_runtime.detect import heat_on_frame
+from cornernet_runtime.detect.images import heat_on_frame
 from cornernet_runtime.pictures import read_picture
 from cornernet_runtime.processing.geometry import fit, place
 

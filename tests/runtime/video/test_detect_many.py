@@ -18,7 +18,7 @@ from places import ROOT
 from servers.live_servers import HOST, PATIENCE, Server, free_port, number_of, numbered, paced
 
 from cornernet_runtime.cli.detect import main
-from cornernet_runtime.video import detect as detect_module
+from cornernet_runtime.detect import videos as detect_module
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from cases.video_clips import STEP, decoded, write_clip
 from places import ROOT
 from servers.live_servers import HOST, PATIENCE, Server, free_port, http_answer, numbered, paced
 
-from cornernet_runtime.video import detect as detect_module
+from cornernet_runtime.detect import videos as detect_module
 from cornernet_runtime.video.addresses import are_videos
 
 

@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from cornernet_runtime.detect.recording import Recording, ending
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.video.frame import VideoFrame
-from cornernet_runtime.video.recording import Recording, ending
 from cornernet_runtime.video.sinks import part_of
 from cornernet_runtime.video.stream import FrameResult
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cornernet_runtime.backends.threads import default_threads
+from cornernet_runtime.detect.live import detect_live
+from cornernet_runtime.detect.recording import Recording, ending
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError, OutputError, VideoError
 from cornernet_runtime.video.addresses import file_stem, is_address, is_camera, is_live, is_live_source
-from cornernet_runtime.video.detect_live import detect_live
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.multi import WORKERS
 from cornernet_runtime.video.network import NetworkStream
 from cornernet_runtime.video.reconnect import Reconnection
-from cornernet_runtime.video.recording import Recording, ending
 from cornernet_runtime.video.sinks import JsonLines, Sink
 from cornernet_runtime.video.sources import Camera, Part
 

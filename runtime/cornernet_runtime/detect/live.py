@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.detect.recording import ending
 from cornernet_runtime.video.multi import MultiStream
-from cornernet_runtime.video.recording import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cornernet_runtime.detect.recording import Recording
     from cornernet_runtime.detector import Detector
     from cornernet_runtime.errors import CornerNetError
     from cornernet_runtime.video.frame import Source
-    from cornernet_runtime.video.recording import Recording
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import FrameResult
 

@@ -70,7 +70,7 @@ class PictureSummary:
 
 
 @dataclass(slots=True)
-class Summary:
+class ImagesSummary:
     """What was found in all pictures.
 
     Attributes:
@@ -108,7 +108,7 @@ def detect_pictures(
     request: DetectRequest,
     track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
     on_problem: Callable[[str], None] = _say_nothing,
-) -> Summary:
+) -> ImagesSummary:
     """Detect objects in every picture; one that cannot be read is named, counted and skipped.
 
     Args:
@@ -122,7 +122,7 @@ def detect_pictures(
         CornerNetError: The model cannot be opened.
     """
     pictures = find_pictures(request.sources)
-    summary, clock = Summary(), _Clock()
+    summary, clock = ImagesSummary(), _Clock()
     with contextlib.ExitStack() as stack:
         detector = stack.enter_context(
             Detector.open(request.model, request.backend, flip=request.flip, scales=request.scales)
