@@ -16,9 +16,9 @@ from cornernet_runtime.errors import BackendError, FrameError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cornernet_runtime.cluster.pool import Progress
     from cornernet_runtime.cluster.request import ClusterRequest
     from cornernet_runtime.cluster.run import ClusterSummary
-    from cornernet_runtime.cluster.work import Progress
 
 PART_SIZE = 64
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
-from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.frame import stop
+from cornernet_runtime.video.pool import Crew
 from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_options, warn_of
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
-from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.lane import Done
+from cornernet_runtime.video.pool import Crew
 from cornernet_runtime.video.sources import open_source
 
 if TYPE_CHECKING:
