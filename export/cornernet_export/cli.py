@@ -11,7 +11,8 @@ from cornernet_export.cli_report import print_engine, print_repository, print_su
 from cornernet_export.cli_usage import complaint
 from cornernet_export.triton.repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.backends.tensorrt_plugin import search_plugin
-from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
+from cornernet_runtime.cli.common import console_for_people, run_command
+from cornernet_runtime.cli.options import parse_size
 from cornernet_runtime.errors import CheckpointError
 from cornernet_runtime.plugin import PLUGIN_VARIABLE
 

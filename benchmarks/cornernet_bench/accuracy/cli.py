@@ -17,7 +17,8 @@ from rich.table import Table
 from cornernet_bench.model_names import CHECKPOINTS
 from cornernet_bench.options import AS_OBJECT
 from cornernet_bench.reports.outputs import check_outputs, check_picture, console_for_report, write_json
-from cornernet_runtime.cli.common import INTERRUPTED, RAY_OPTIONS, add_ray_options, add_view_options, console_for_people
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
+from cornernet_runtime.cli.options import RAY_OPTIONS, add_ray_options, add_view_options
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.wording import count_of, scales_note, too_large_note
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_bench.models.subject import Subject
 from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, read_manifest
-from cornernet_runtime.cli.common import parse_scales, parse_size
+from cornernet_runtime.cli.options import parse_scales, parse_size
 from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.errors import BundleError, SizeError
 

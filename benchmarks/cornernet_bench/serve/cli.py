@@ -13,7 +13,8 @@ from cornernet_bench.reports.blocks import print_blocks
 from cornernet_bench.reports.outputs import check_outputs, console_for_report, write_json
 from cornernet_bench.serve.tables import blocks
 from cornernet_runtime.bundle.records import to_json
-from cornernet_runtime.cli.common import console_for_people, parse_score
+from cornernet_runtime.cli.common import console_for_people
+from cornernet_runtime.cli.options import parse_score
 
 if TYPE_CHECKING:
     import argparse

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cornernet_bench.options import AS_OBJECT, count_text, progress_bar
 from cornernet_bench.reports.outputs import check_outputs, console_for_report, write_json
 from cornernet_runtime.bundle.records import to_json
-from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, console_for_people, parse_size
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
+from cornernet_runtime.cli.options import add_view_options, parse_size
 
 if TYPE_CHECKING:
     from cornernet_bench.stream.report import StreamReport

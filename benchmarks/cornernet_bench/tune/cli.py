@@ -13,7 +13,8 @@ from rich.table import Table
 
 from cornernet_bench.options import check_cpu_time, count_text
 from cornernet_bench.reports.outputs import console_for_report
-from cornernet_runtime.cli.common import console_for_people, parse_size
+from cornernet_runtime.cli.common import console_for_people
+from cornernet_runtime.cli.options import parse_size
 from cornernet_runtime.errors import VerificationError
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import add_view_options, console_for_people, parse_score, run_command, whole_number
+from cornernet_runtime.cli.common import console_for_people, run_command
 from cornernet_runtime.cli.detect_cluster import CLUSTER_OPTIONS, add_cluster_options, detect_on_ray
 from cornernet_runtime.cli.detect_videos import detect_in_videos
+from cornernet_runtime.cli.options import add_view_options, parse_score, whole_number
 from cornernet_runtime.wording import plain, printable, scales_note, too_large_note
 
 if TYPE_CHECKING:

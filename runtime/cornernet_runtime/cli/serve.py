@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import INTERRUPTED, add_view_options, run_command, share, whole_number
+from cornernet_runtime.cli.common import INTERRUPTED, run_command
+from cornernet_runtime.cli.options import add_view_options, share, whole_number
 from cornernet_runtime.cluster.connect import LOCAL
 from cornernet_runtime.errors import CornerNetWarning, ServeError
 from cornernet_runtime.machine import core_count
