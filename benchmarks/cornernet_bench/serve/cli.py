@@ -54,7 +54,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse's type is pri
 
 def _run(arguments: argparse.Namespace) -> int:
     from cornernet_bench.serve.measure import ServeLoad, measure  # noqa: PLC0415 - keeps --help quick
-    from cornernet_runtime.cli.serve import read_token  # noqa: PLC0415 - as above
+    from cornernet_runtime.serve.options import read_token  # noqa: PLC0415 - as above
 
     check_outputs(arguments.json)
     token = None if arguments.token_file is None else read_token(arguments.token_file).decode()
