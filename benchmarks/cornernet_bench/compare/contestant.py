@@ -14,8 +14,8 @@ from cornernet_bench.model_names import CHECKPOINTS, PUBLISHED
 from cornernet_bench.models.subject import Subject
 from cornernet_runtime.bundle.manifest import ENGINE_NAME, ONNX_NAME, read_manifest
 from cornernet_runtime.cli.options import parse_scales, parse_size
-from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.errors import BundleError, SizeError
+from cornernet_runtime.opening import BACKENDS
 
 if TYPE_CHECKING:
     from cornernet_runtime.bundle.spec import Size

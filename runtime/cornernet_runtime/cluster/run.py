@@ -12,8 +12,8 @@ from cornernet_runtime.cluster.folder import RunFolder, RunIdentity, Totals
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.cluster.plan import plan_units
 from cornernet_runtime.cluster.pool import Work
-from cornernet_runtime.detector import check_backend
 from cornernet_runtime.errors import CornerNetWarning
+from cornernet_runtime.opening import check_backend
 from cornernet_runtime.processing.geometry import usable_scales
 from cornernet_runtime.version import __version__
 
