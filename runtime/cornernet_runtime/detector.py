@@ -49,7 +49,7 @@ class Detector:
 
     Attributes:
         pipeline: As given; None where all but the network is done on the CPU.
-        scales: Those that the model can take (``geometry.usable_scales``).
+        scales: Those that the model can take (``processing.geometry.usable_scales``).
         stages: Called on the CPU with "preprocess", "network", "decode" or "soft_nms" for a context that is open during
             that part of the work, to time it; no pipeline calls it.
 
