@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from cornernet_runtime.backends.threads import check_threads, default_threads
 from cornernet_runtime.errors import BackendError
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
+RUNTIME = ROOT / "runtime"
 MANY = frozenset(range(16))
 
 
