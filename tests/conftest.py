@@ -164,7 +164,7 @@ def kernel_library() -> Path:
     if (reason := host_cuda.why_not()) is not None:
         pytest.skip(reason)
     sources = SUPPORT / "host"
-    flush = ROOT / "benchmarks" / "cornernet_bench" / "read_through"  # of cornernet-bench kernels
+    flush = ROOT / "benchmarks" / "cornernet_bench" / "kernels" / "read_through"  # of cornernet-bench kernels
     texts = {"kernels.cu": kernel_host.kernel_unit(["preprocess", "decode", "soft_nms", str(flush)])}
     driver = ["gcc", "-fPIC", "-O1", "-c", str(sources / "fake_driver.c"), "-o", "fake_driver.o"]
     flags = ["-O2", "-fPIC", "-shared", f"-I{sources}"]

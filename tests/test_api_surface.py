@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 from doubles.checked import Checked, Surface, SurfaceError
 
-from cornernet_bench import selftest_calls
-from cornernet_export import engine, engine_build, engine_cache, engine_network, engine_progress, torch_work
-from cornernet_export.engine import EngineRequest, add_engine
-from cornernet_export.engine_build import EngineOptions
+from cornernet_bench.selftest import calls as selftest_calls
+from cornernet_export.engine import add as engine
+from cornernet_export.engine import build as engine_build
+from cornernet_export.engine import cache as engine_cache
+from cornernet_export.engine import network as engine_network
+from cornernet_export.engine import progress as engine_progress
+from cornernet_export.engine.add import EngineRequest, add_engine
+from cornernet_export.engine.build import EngineOptions
+from cornernet_export.torch_backend import work as torch_work
 from cornernet_runtime import Detector
 from cornernet_runtime.backends import cuda_device, cuda_graphs, tensorrt_engine, tensorrt_log, tensorrt_plugin
 from cornernet_runtime.backends import tensorrt as tensorrt_backend
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
 from cornernet_runtime.kernels import device
 from cornernet_runtime.pipeline import memory, ring
 
@@ -195,7 +200,7 @@ def test_what_is_called_is_held_against_installed_versions_too(bundle, plugin_li
         "TensorRT": (tensorrt.surface, selftest_calls.TENSORRT_USES),
         "CUDA": (tensorrt.gpu.surface, selftest_calls.CUDA_USES),
     }[library]
-    assert surface.uses - set(uses) == set(), "add these to cornernet_bench/selftest_calls.py"
+    assert surface.uses - set(uses) == set(), "add these to cornernet_bench/selftest/calls.py"
 
 
 def test_enums_and_classes_that_the_sources_name_are_held_against_installed_versions_too():
@@ -204,7 +209,7 @@ def test_enums_and_classes_that_the_sources_name_are_held_against_installed_vers
     text = "\n".join(inspect.getsource(one) for one in modules)
     named = set(re.findall(r"\btrt\.([A-Z]\w+\.[A-Z]\w*)\b", text)) - {"ILogger.Severity"}
     assert {"BuilderFlag.TF32", "TensorIOMode.INPUT"} <= named
-    assert named - set(selftest_calls.TENSORRT_USES) == set(), "add these to cornernet_bench/selftest_calls.py"
+    assert named - set(selftest_calls.TENSORRT_USES) == set(), "add these to cornernet_bench/selftest/calls.py"
 
 
 def test_calls_of_the_driver_that_the_sources_name_are_held_against_installed_versions_too():
@@ -212,7 +217,7 @@ def test_calls_of_the_driver_that_the_sources_name_are_held_against_installed_ve
     named = set(re.findall(r"driver\.(cu[A-Z]\w+)\b", "\n".join(inspect.getsource(one) for one in modules)))
     assert {"cuMemGetInfo", "cuLaunchKernel", "cuThreadExchangeStreamCaptureMode"} <= named
     held = {use.partition("(")[0] for use in selftest_calls.CUDA_USES}
-    assert named - held == set(), "add these to cornernet_bench/selftest_calls.py"
+    assert named - held == set(), "add these to cornernet_bench/selftest/calls.py"
 
 
 def test_the_real_libraries_have_all_that_is_used(surface_descriptions):

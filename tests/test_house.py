@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 
 import pytest
 from places import ROOT
@@ -50,6 +51,7 @@ FORBIDDEN = {
 }
 
 LONGEST = 400  # lines; a longer file tells more than one story
+CROWD = 20  # modules; a folder of more holds more than one subject
 
 # Statements that import torch, wherever they stand.
 IMPORTS = (
@@ -69,10 +71,22 @@ def test_imports_point_one_way():
         foreign = NOT_TO_IMPORT[package] - ALLOWED.get(name, set())
         wrong += [
             f"{name}:{line} imports {top}, which {package} must not know"
-            for top, line in imports_of(source(name))
+            for top, line in packages_of(source(name))
             if top in foreign
         ]
     assert not wrong, listed(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    texts = {module_name(path): source(name) for name, path in MODULES.items()}
+    assert len(texts) > 200
+    circles = circles_of({name: modules_of(text, texts.keys()) for name, text in texts.items()})
+    assert not circles, listed(f"a circle of imports: {', '.join(sorted(circle))}" for circle in circles)
+
+
+def test_no_folder_has_more_than_20_modules():
+    crowded = crowded_folders(MODULES)
+    assert not crowded, listed(f"{folder} has {count} modules: give it folders" for folder, count in crowded.items())
 
 
 def test_every_module_has_a_docstring():
@@ -146,8 +160,29 @@ def test_tracked_text_names_no_machine_and_no_registry():
 
 
 def test_imports_are_seen_wherever_they_stand():
-    unseen = [statement for statement in IMPORTS if [top for top, _ in imports_of(statement)] != ["torch"]]
+    unseen = [statement for statement in IMPORTS if [top for top, _ in packages_of(statement)] != ["torch"]]
     assert not unseen, listed(unseen)
+
+
+def test_circles_are_found_however_their_modules_import():
+    texts = {
+        "p.a": "from p import b",
+        "p.b": "if TYPE_CHECKING:\n    from p.c import C",
+        "p.c": "def late():\n    import p.a",
+        "p.above": "from p.a import A",  # stands above the circle, not in it
+        "p.below": "import json",
+    }
+    assert circles_of({name: modules_of(text, texts.keys()) for name, text in texts.items()}) == {
+        frozenset({"p.a", "p.b", "p.c"})
+    }
+    texts["p.c"] = "from p.below import D"
+    assert circles_of({name: modules_of(text, texts.keys()) for name, text in texts.items()}) == set()
+
+
+def test_crowded_folders_are_found():
+    full = [f"p/full/{number}.py" for number in range(CROWD)]
+    assert crowded_folders([*full, "p/full/__init__.py", "p/other.py"]) == {}
+    assert crowded_folders([*full, "p/full/one_more.py", "p/other.py"]) == {"p/full": CROWD + 1}
 
 
 def test_forbidden_text_is_found():
@@ -171,32 +206,64 @@ def source(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def imports_of(text):
+def packages_of(text):
     """Yield (top-level package, line) of each absolute import in ``text``, wherever it stands."""
+    for module, _, line in imports_of(text):
+        yield module.partition(".")[0], line
+
+
+def modules_of(text, known):
+    """Return those of the ``known`` modules that ``text`` imports, as modules or for a name in them."""
+    taken = ((module, f"{module}.{name}") for module, names, _ in imports_of(text) for name in names or [""])
+    return {full if full in known else module for module, full in taken} & set(known)
+
+
+def imports_of(text):
+    """Yield (module, names taken from it, line) of each absolute import in ``text``, wherever it stands."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import(names=names):
-                imported = [alias.name for alias in names]
-            case ast.ImportFrom(level=0, module=str(module)):
-                imported = [module]
+                yield from ((alias.name, [], node.lineno) for alias in names)
+            case ast.ImportFrom(level=0, module=str(module), names=names):
+                yield module, [alias.name for alias in names], node.lineno
             case ast.Call(
                 func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
                 args=[ast.Constant(value=str(module)), *_],
             ):
-                imported = [module]
-            case _:
-                continue
-        for full_name in imported:
-            yield full_name.partition(".")[0], node.lineno
+                yield module, [], node.lineno
+
+
+def circles_of(imports):
+    """Return the sets of modules that import each other, straight or through others, from what each imports."""
+    reached = {name: reached_from(name, imports) for name in imports}
+    in_one = [name for name in imports if name in reached[name]]
+    return {frozenset(other for other in reached[name] if name in reached[other]) for name in in_one}
+
+
+def reached_from(name, imports):
+    """Return what a module imports, and what these import, and so on."""
+    reached, ahead = set(), [name]
+    while ahead:
+        new = imports[ahead.pop()] - reached
+        reached |= new
+        ahead += new
+    return reached
+
+
+def crowded_folders(files):
+    """Return the folders of more than ``CROWD`` modules, with how many they have; ``__init__.py`` is none of them."""
+    counts = Counter(file.rpartition("/")[0] for file in files if not file.endswith("/__init__.py"))
+    return {folder: count for folder, count in counts.items() if count > CROWD}
+
+
+def module_name(path):
+    """Return the dotted name of a module, from its path below the root of its package."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 def import_failures(folder):
     """Return what went wrong, by file, when one interpreter imported every module, as if not installed."""
-    names = {
-        name: ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-        for name, path in MODULES.items()
-        if path.stem != "__main__"
-    }
+    names = {name: module_name(path) for name, path in MODULES.items() if path.stem != "__main__"}
     code = f"""
 import importlib, json, traceback
 from importlib import metadata

@@ -11,8 +11,8 @@ from cases.small import small_model
 from noise.rounding import SIZE, exact, noisy
 from places import SOURCE_ROOTS, SUPPORT
 
-from cornernet_export.torch_backend import TorchBackend
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 
 @pytest.fixture

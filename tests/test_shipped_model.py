@@ -5,7 +5,7 @@ import pytest
 from places import SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
-from cornernet_export.matching import box_iou
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_train.shapes import CLASS_NAMES, make_scene
 

@@ -11,13 +11,20 @@ import onnx
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.half_range import largest_activations, largest_weights, overflow_of
-from cornernet_export.int8_export import STAGE, calibrate, calibration_pictures, to_int8
-from cornernet_export.matching import FP16, FP32, INT8
+from cornernet_export.int8.export import STAGE, calibrate, calibration_pictures, to_int8
 from cornernet_export.model.rewrite import cut_stacks, emulate_half, fold_batch_norms, to_half
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_export.torch_backend import TorchBackend
-from cornernet_export.verify import input_of, read_some, sample_picture, verify
-from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME, CheckpointFile, Manifest, Verification, write_manifest
+from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_export.verification.matching import FP16, FP32, INT8
+from cornernet_export.verification.verify import input_of, read_some, sample_picture, verify
+from cornernet_runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    CheckpointFile,
+    Manifest,
+    Verification,
+    write_manifest,
+)
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import OutputError, SizeError, VerificationError
 from cornernet_runtime.files import new_folder, sha256
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import Batch, Int8Target, ModelSpec, Precision, Size
+    from cornernet_runtime.bundle.spec import Batch, Int8Target, ModelSpec, Precision, Size
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 DYNAMIC_LARGEST = (1023, 1023)  # COCO's pictures, 640 pixels long, at the paper's largest scale of 1.5

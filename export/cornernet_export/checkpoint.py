@@ -18,10 +18,10 @@ from safetensors.torch import save
 
 from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_export.published import load_published
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
+from cornernet_runtime.bundle.spec import SCHEMA_VERSION, ModelSpec, check_schema, spec_from_text, spec_to_text
 from cornernet_runtime.errors import CheckpointError, ModelError
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import RecordError, from_json, to_json
-from cornernet_runtime.spec import SCHEMA_VERSION, ModelSpec, check_schema, spec_from_text, spec_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

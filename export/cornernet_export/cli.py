@@ -7,26 +7,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
+from cornernet_export.cli_report import print_engine, print_repository, print_summary, print_verification
 from cornernet_export.cli_usage import complaint
-from cornernet_export.triton_repository import TritonRequest, check_repository, write_repository
+from cornernet_export.triton.repository import TritonRequest, check_repository, write_repository
 from cornernet_runtime.backends.tensorrt_plugin import search_plugin
-from cornernet_runtime.bundle import ENGINE_NAME
-from cornernet_runtime.cli.common import console_for_people, parse_size, run_command
+from cornernet_runtime.cli.common import console_for_people, run_command
+from cornernet_runtime.cli.options import parse_size
 from cornernet_runtime.errors import CheckpointError
 from cornernet_runtime.plugin import PLUGIN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import Console
-
-    from cornernet_export.triton_repository import TritonRepository
-    from cornernet_runtime.bundle import DetectionCheck, Manifest, Verification
-    from cornernet_runtime.engine_record import EngineRecord
-    from cornernet_runtime.spec import ModelSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.engine:
         _add_engine(arguments, bundle)
     if arguments.triton is not None:
-        _print_repository(write_repository(_triton_request(arguments, bundle)))
+        print_repository(write_repository(_triton_request(arguments, bundle)))
     return 0
 
 
@@ -62,7 +53,7 @@ def _triton_request(arguments: argparse.Namespace, bundle: Path) -> TritonReques
 
 def _tell_what_is_missing() -> None:
     """Say before the export, which may take minutes, that there will be no engine; its error says what to do."""
-    from cornernet_export.engine_build import why_no_engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine.build import why_no_engine  # noqa: PLC0415 - imports onnx
 
     missing = why_no_engine()
     if missing is not None:
@@ -70,8 +61,8 @@ def _tell_what_is_missing() -> None:
 
 
 def _add_engine(arguments: argparse.Namespace, bundle: Path) -> None:
-    from cornernet_export.engine import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
-    from cornernet_export.engine_build import EngineOptions  # noqa: PLC0415 - as above
+    from cornernet_export.engine.add import EngineRequest, add_engine  # noqa: PLC0415 - imports onnx
+    from cornernet_export.engine.build import EngineOptions  # noqa: PLC0415 - as above
 
     console = console_for_people()
     options = EngineOptions(
@@ -89,11 +80,11 @@ def _add_engine(arguments: argparse.Namespace, bundle: Path) -> None:
         manifest = add_engine(
             EngineRequest(bundle, options, pictures),
             on_stage=status.update,
-            on_verified=lambda verification: _print_verification(console, verification),
+            on_verified=lambda verification: print_verification(console, verification),
         )
     if manifest.engine is None:
         raise AssertionError("add_engine returned a bundle without an engine")
-    _print_engine(console, manifest.engine, bundle)
+    print_engine(console, manifest.engine, bundle)
     if not manifest.verification.passed:
         console.print("kept because of --force, although it failed verification", style="yellow")
     if manifest.engine.plugin is not None and not options.portable and search_plugin() is None:
@@ -122,94 +113,13 @@ def _export(arguments: argparse.Namespace) -> None:
         manifest = export_bundle(
             request,
             on_stage=status.update,
-            on_verified=lambda verification: _print_verification(console, verification),
+            on_verified=lambda verification: print_verification(console, verification),
         )
-    _print_summary(console, manifest, arguments.output)
+    print_summary(console, manifest, arguments.output)
     for problem in manifest.verification.problems:
         console.print(problem, style="yellow", soft_wrap=True, markup=False)
     if not manifest.verification.passed:
         console.print("kept because of --force, although it failed verification", style="yellow")
-
-
-def _print_verification(console: Console, verification: Verification) -> None:
-    """Print for each stage one row an output, one column a source of input; a failure stands out in the last column."""
-    for stage in dict.fromkeys(check.stage for check in verification.outputs):
-        outputs = [check for check in verification.outputs if check.stage == stage]
-        console.print(f"{stage}: largest error of each output, relative to its largest value", soft_wrap=True)
-        table = Table("output", box=box.SIMPLE_HEAD)
-        for heading in (*(f"on {source}" for source in dict.fromkeys(c.source for c in outputs)), "tolerance", ""):
-            table.add_column(heading, justify="right")
-        for name in dict.fromkeys(check.output for check in outputs):
-            checks = [check for check in outputs if check.output == name]
-            errors = ["not finite" if check.error > 1e38 else f"{check.error:.1e}" for check in checks]
-            passed = all(check.passed for check in checks)
-            table.add_row(name, *errors, f"{checks[0].tolerance:.0e}", _mark(passed))
-        console.print(table)
-        for pairs in (check for check in verification.detections if check.stage == stage):
-            if pairs.reference + pairs.extra + pairs.extra_near_ties == 0:
-                console.print(f"detections on the {pairs.source}: none of score 0.1 or more to compare")
-                continue
-            console.print(
-                f"detections on the {pairs.source}: {pairs.matched} of {pairs.reference} matched, {_near_ties(pairs)}"
-                f"{pairs.extra} extra ({pairs.required:.0%} required)  {_mark(pairs.passed)}",
-                soft_wrap=True,
-            )
-
-
-def _near_ties(pairs: DetectionCheck) -> str:
-    """Return how many differences are near ties, for the line of the detections; nothing if none is."""
-    count = pairs.near_ties + pairs.extra_near_ties
-    return f"{count} more differ by near ties only, " if count else ""
-
-
-def _print_summary(console: Console, manifest: Manifest, output: Path) -> None:
-    size = sum((output / name).stat().st_size for name in manifest.files) / 1e6
-    console.print(
-        f"{output}: {manifest.spec.name}, {len(manifest.spec.class_names)} classes, {_sizes(manifest.spec)}, "
-        f"{manifest.spec.precision}, {size:.1f} MB",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
-def _print_engine(console: Console, engine: EngineRecord, bundle: Path) -> None:
-    """Print what the engine is and what it is made of."""
-    pools = "standard operators" if engine.plugin is None else f"plugin {engine.plugin.version}"
-    types = ", ".join(f"{count} {name}" for name, count in engine.precisions.items())
-    console.print(
-        f"{bundle / ENGINE_NAME}: TensorRT {engine.tensorrt}, {engine.gpu}, compute capability "
-        f"{engine.compute_capability}, {(bundle / ENGINE_NAME).stat().st_size / 1e6:.1f} MB\n"
-        f"  input {' or '.join(map(str, engine.profiles))}; corner pooling by {pools}\n"
-        f"  {engine.layers} layers, {engine.reformat_layers} of them reformat, {engine.plugin_layers} plugin; "
-        f"their outputs: {types}",
-        soft_wrap=True,
-        markup=False,
-    )
-    if engine.portable:
-        console.print(
-            "  portable: the plan carries executable code; opening it needs Detector.open(..., allow_engine_code=True)",
-            soft_wrap=True,
-            style="yellow",
-        )
-
-
-def _print_repository(repository: TritonRepository) -> None:
-    """Print what clients call, what Triton needs to run it, and the command that starts it."""
-    console = console_for_people()
-    console.print(
-        f"{repository.folder}: clients call {repository.model}, which calls {repository.network}; that needs "
-        f"{repository.needs}\nto serve it: {repository.command}",
-        soft_wrap=True,
-        markup=False,
-    )
-    if repository.problem is not None:
-        console.print(repository.problem, style="yellow", soft_wrap=True, markup=False)
-
-
-def _sizes(spec: ModelSpec) -> str:
-    if spec.dynamic:
-        return f"any size up to {spec.largest_size[0]}x{spec.largest_size[1]}"
-    return " or ".join(f"{height}x{width}" for height, width in spec.sizes)
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
@@ -218,10 +128,6 @@ def _read_names(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read as a list of class names: {error}") from error
     return tuple(name for line in lines if (name := line.strip()))
-
-
-def _mark(passed: bool) -> str:
-    return "[green]ok[/]" if passed else "[red]FAILED[/]"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.bundle import MANIFEST_NAME
+from cornernet_runtime.bundle.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
     import argparse

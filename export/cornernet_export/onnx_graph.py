@@ -18,8 +18,8 @@ from onnx import helper
 from cornernet_export.corner_pool import OPSET, pool_function
 from cornernet_export.model.corner_pool import Corner
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES
-from cornernet_runtime.spec import ModelSpec, spec_to_text
+from cornernet_runtime.bundle.spec import ModelSpec, spec_to_text
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def build_onnx(model: CornerNet, spec: ModelSpec) -> onnx.ModelProto:
         spec: Goes into the file's metadata.
 
     Returns:
-        A model with input ``image`` float32 [N, 3, H, W] and the six outputs of ``cornernet_runtime.maps``. H and W are
-        free where the spec has several sizes, N where it has several batches; a fixed N is 1.
+        A model with input ``image`` float32 [N, 3, H, W] and the six outputs of ``cornernet_runtime.processing.maps``.
+        H and W are free where the spec has several sizes, N where it has several batches; a fixed N is 1.
     """
     example, free = _example(spec)
     with _quiet_exporter():

@@ -20,8 +20,8 @@ import torch
 from cornernet_export.coco import COCO_CLASSES
 from cornernet_export.model import preset
 from cornernet_export.published_names import translate
+from cornernet_runtime.bundle.spec import DecodeParameters, ModelSpec, NmsParameters, Normalisation
 from cornernet_runtime.errors import CheckpointError
-from cornernet_runtime.spec import DecodeParameters, ModelSpec, NmsParameters, Normalisation
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cornernet_runtime.maps import CornerMaps
+from cornernet_runtime.processing.maps import CornerMaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

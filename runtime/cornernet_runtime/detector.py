@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import math
-import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from cornernet_runtime.backends.base import DeviceBackend
-from cornernet_runtime.bundle import ENGINE_NAME, ONNX_NAME, read_manifest
-from cornernet_runtime.decode import decode
 from cornernet_runtime.detections import Candidates, Detections
-from cornernet_runtime.errors import BackendError, BundleError, CornerNetWarning, PluginError
-from cornernet_runtime.geometry import Placement, boxes_in_frame, place, usable_scales
-from cornernet_runtime.nms import merging_soft_nms, soft_nms
-from cornernet_runtime.preprocess import Preprocessor, check_frame
+from cornernet_runtime.errors import BackendError
+from cornernet_runtime.opening import open_network, pipeline_around
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.geometry import Placement, boxes_in_frame, place, usable_scales
+from cornernet_runtime.processing.nms import merging_soft_nms, soft_nms
+from cornernet_runtime.processing.preprocess import Preprocessor, check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends import Backend
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
-    from cornernet_runtime.backends.openvino import OpenVinoBackend
-    from cornernet_runtime.bundle import Manifest
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
     from cornernet_runtime.pipeline import GpuPipeline
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.processing.maps import CornerMaps
     from cornernet_runtime.video.stream import DetectionStream, Policy
-
-BACKENDS = ("tensorrt", "onnxruntime", "openvino", "openvino-bf16")
 
 
 class Detector:
@@ -55,7 +49,7 @@ class Detector:
 
     Attributes:
         pipeline: As given; None where all but the network is done on the CPU.
-        scales: Those that the model can take (``geometry.usable_scales``).
+        scales: Those that the model can take (``processing.geometry.usable_scales``).
         stages: Called on the CPU with "preprocess", "network", "decode" or "soft_nms" for a context that is open during
             that part of the work, to time it; no pipeline calls it.
 
@@ -113,23 +107,8 @@ class Detector:
             BackendError: The backend is unknown or not installed, or the engine cannot run here and was asked for.
             PluginError: ``CORNERNET_PLUGIN`` names something else than our plugin, and the engine was asked for.
         """
-        check_backend(backend)
-        path = Path(path)
-        try:
-            exists, is_folder = path.exists(), path.is_dir()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if is_folder:
-            manifest = read_manifest(path, check_engine=backend in (None, "tensorrt"))
-            network = _open_bundle(path, manifest, backend, allow_code=allow_engine_code, threads=threads)
-            return cls.around(network, manifest.spec, flip=flip, scales=scales)
-        if path.suffix != ".onnx":
-            problem = "is no bundle folder or .onnx file" if exists else "does not exist"
-            raise BundleError(f"{path} {problem}; cornernet-export makes bundles from checkpoints")
-        if backend == "tensorrt":
-            raise BackendError(f"{path}: TensorRT runs the engine of a bundle; open the folder that holds it")
-        file = _open_on_cpu(path, None, backend, threads)
-        return cls(file, file.spec, flip=flip, scales=scales)
+        network, spec = open_network(path, backend, allow_engine_code=allow_engine_code, threads=threads)
+        return cls.around(network, spec, flip=flip, scales=scales)
 
     @classmethod
     def around(
@@ -148,7 +127,7 @@ class Detector:
         Raises:
             SizeError: The scales are no distinct positive numbers.
         """
-        pipeline = _pipeline_around(backend, spec, flip=flip, scales=scales)
+        pipeline = pipeline_around(backend, spec, flip=flip, scales=scales)
         return cls(backend, spec, flip=flip, scales=scales, pipeline=pipeline)
 
     @property
@@ -336,56 +315,3 @@ class Detector:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def check_backend(name: str | None) -> None:
-    """Raise BackendError for a name that no backend has; None is the best one."""
-    if name not in (None, *BACKENDS):
-        raise BackendError(f"no backend is called {name!r}; there are {', '.join(BACKENDS)}")
-
-
-def _open_bundle(
-    folder: Path, manifest: Manifest, backend: str | None, *, allow_code: bool, threads: int | None
-) -> Backend:
-    """Return the engine of a bundle if it can run here, else its ONNX file, unless one of them is asked for."""
-    record = manifest.engine
-    if record is None and backend == "tensorrt":
-        raise BackendError(f"{folder} has no engine; build it: cornernet-export {folder} --engine")
-    if record is not None and backend in (None, "tensorrt"):
-        from cornernet_runtime.backends.tensorrt import TensorRTBackend  # noqa: PLC0415 - only when used
-
-        try:
-            return TensorRTBackend(folder / ENGINE_NAME, manifest.spec, record, allow_code=allow_code)
-        except (BackendError, PluginError) as error:
-            if backend == "tensorrt":
-                raise
-            warnings.warn(f"{error}; running {ONNX_NAME} on the CPU instead", CornerNetWarning, stacklevel=3)
-    return _open_on_cpu(folder / ONNX_NAME, manifest.spec, backend, threads)
-
-
-def _open_on_cpu(
-    path: Path, spec: ModelSpec | None, backend: str | None, threads: int | None
-) -> OnnxRuntimeBackend | OpenVinoBackend:
-    """Return an ONNX file in OpenVINO if that is asked for, else in ONNX Runtime."""
-    if backend in ("openvino", "openvino-bf16"):
-        from cornernet_runtime.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only when used
-
-        return OpenVinoBackend(path, spec, threads, "bf16" if backend == "openvino-bf16" else "fp32")
-    from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: PLC0415 - only when used
-
-    return OnnxRuntimeBackend(path, spec, threads)
-
-
-def _pipeline_around(backend: Backend, spec: ModelSpec, *, flip: bool, scales: Sequence[float]) -> GpuPipeline | None:
-    """Return the pipeline around a network on a GPU; None around others, and where the kernels cannot do it."""
-    if not isinstance(backend, DeviceBackend):
-        return None
-    from cornernet_runtime.pipeline import GpuPipeline  # noqa: PLC0415 - only when used
-
-    try:
-        return GpuPipeline(backend.device, backend.network, spec, flip=flip, scales=scales)
-    except BackendError as error:
-        warnings.warn(
-            f"{error}; frames are prepared and corners decoded on the CPU instead", CornerNetWarning, stacklevel=4
-        )
-        return None

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.preprocess import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from cornernet_runtime.bundle import MANIFEST_NAME
+from cornernet_runtime.bundle.manifest import MANIFEST_NAME
+from cornernet_runtime.bundle.spec import spec_from_text
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BackendError, CornerNetError, FrameError, ModelError
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps, output_channels
 from cornernet_runtime.pictures import decode_picture
-from cornernet_runtime.preprocess import check_frame
-from cornernet_runtime.spec import spec_from_text
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.preprocess import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.spec import ModelSpec
 
 FRAME, ENCODED = "frame", "encoded"
 BOXES, SCORES, LABELS, COUNT = "boxes", "scores", "labels", "count"

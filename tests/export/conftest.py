@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cornernet_export.engine import EngineRequest, add_engine
-from cornernet_export.engine_build import EngineOptions
+from cornernet_export.engine.add import EngineRequest, add_engine
+from cornernet_export.engine.build import EngineOptions
 
 
 @pytest.fixture

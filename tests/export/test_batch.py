@@ -10,12 +10,12 @@ import pytest
 from cases.small import SMALL_SPEC
 
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.records import RecordError, from_json, to_json
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 
 @pytest.mark.parametrize("size", [(63, 95), (95, 63)])

@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from cornernet_export.checkpoint import compare_tensors, load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet
-from cornernet_runtime.errors import CheckpointError, OutputError
-from cornernet_runtime.records import to_json
-from cornernet_runtime.spec import (
+from cornernet_runtime.bundle.records import to_json
+from cornernet_runtime.bundle.spec import (
     SCHEMA_VERSION,
     DecodeParameters,
     NmsParameters,
     Normalisation,
     spec_to_text,
 )
+from cornernet_runtime.errors import CheckpointError, OutputError
 
 CONFIG_TEXT = json.dumps({"schema_version": SCHEMA_VERSION, "config": to_json(SMALL)})
 SPEC_TEXT = spec_to_text(SMALL_SPEC)

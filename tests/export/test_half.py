@@ -10,7 +10,7 @@ from places import SHIPPED
 
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 from cornernet_runtime.pictures import write_picture
 
 

@@ -9,9 +9,9 @@ import torch
 from cases.small import SMALL, small_model
 
 from cornernet_export.model import PRESETS, CornerNet, CornerNetConfig, CornerTensors, preset
+from cornernet_runtime.bundle.records import RecordError
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.records import RecordError
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 SQUEEZE = CornerNetConfig(
     name="squeeze",

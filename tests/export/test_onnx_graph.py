@@ -25,10 +25,10 @@ from cornernet_export.model import CornerNet, CornerNetConfig
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.backends.onnx_file import METADATA_KEY
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
+from cornernet_runtime.bundle.spec import spec_from_text
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import spec_from_text
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 SHAPES = {
     "tl_heat": (1, 3, 16, 24),

@@ -31,7 +31,7 @@ import onnx
 from cornernet_export.bundle_export import save_onnx
 from cornernet_export.model import CornerNet, preset
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.bundle.spec import ModelSpec
 
 config = preset("cornernet-104")
 names = tuple(f"class {index}" for index in range(config.classes))

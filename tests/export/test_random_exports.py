@@ -17,15 +17,15 @@ from cornernet_export import bundle_export
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.onnx_graph import build_onnx
-from cornernet_export.torch_backend import TorchBackend
-from cornernet_export.verify import sample_picture
+from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_export.verification.verify import sample_picture
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import VerificationError
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
-    from cornernet_runtime.bundle import Verification
+    from cornernet_runtime.bundle.manifest import Verification
 
 ARCHITECTURES = [(config, largest) for config in (SMALL, FIRE) for largest in ((63, 95), (95, 127), (127, 111))]
 NETWORKS = 200  # in a soak; the other tests take the first few

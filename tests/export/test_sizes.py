@@ -17,12 +17,12 @@ from cornernet_export.cli import main
 from cornernet_export.model.rewrite import fold_batch_norms
 from cornernet_export.onnx_graph import build_onnx
 from cornernet_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cornernet_runtime.bundle import read_manifest
+from cornernet_runtime.bundle.manifest import read_manifest
 from cornernet_runtime.cli.detect import main as detect_main
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import SizeError
-from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.pictures import write_picture
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 LARGEST = (767, 767)
 SIZES = [(383, 511), (511, 767), (767, 511)]

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cornernet_export.targets import PEAK_LOGIT, corner_radius, encode_boxes, ideal_maps
-from cornernet_runtime.decode import decode, sigmoid
-from cornernet_runtime.geometry import cells_to_input
-from cornernet_runtime.spec import DecodeParameters
+from cornernet_runtime.bundle.spec import DecodeParameters
+from cornernet_runtime.processing.decode import decode, sigmoid
+from cornernet_runtime.processing.geometry import cells_to_input
 
 CLASSES = len(SMALL_SPEC.class_names)
 INPUT_SIZE = SMALL_SPEC.input_size  # 63x95: not square, so that an exchange of x and y is seen

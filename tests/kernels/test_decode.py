@@ -9,14 +9,14 @@ from host import decode_host, host_cuda, kernel_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cornernet_runtime.decode import decode as reference
-from cornernet_runtime.decode import find_peaks
+from cornernet_runtime.bundle.spec import DecodeParameters, ModelSpec
 from cornernet_runtime.errors import BackendError, SizeError
-from cornernet_runtime.geometry import Placement, cells_to_input, clip_to_frame, place
 from cornernet_runtime.kernels import decode as kernels
 from cornernet_runtime.kernels.candidates import CandidateMemory
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters, ModelSpec
+from cornernet_runtime.processing.decode import decode as reference
+from cornernet_runtime.processing.decode import find_peaks
+from cornernet_runtime.processing.geometry import Placement, cells_to_input, clip_to_frame, place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 on_the_host = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))
 

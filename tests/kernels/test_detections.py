@@ -5,12 +5,12 @@ import pytest
 from host import decode_host, host_cuda, kernel_host
 from places import SHIPPED
 
-from cornernet_export.matching import box_iou
-from cornernet_export.torch_backend import open_checkpoint
+from cornernet_export.torch_backend.cpu import open_checkpoint
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime.detections import Candidates
-from cornernet_runtime.geometry import place
 from cornernet_runtime.kernels import soft_nms as kernels
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.geometry import place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_train.shapes import make_scene
 
 pytestmark = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))

@@ -9,11 +9,11 @@ from host import host_cuda, kernel_host
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cornernet_runtime.bundle.spec import Normalisation
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit, place
 from cornernet_runtime.kernels.preprocess import DeviceFrame, View, describe, level_table, preprocess
-from cornernet_runtime.preprocess import Preprocessor
-from cornernet_runtime.spec import Normalisation
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.preprocess import Preprocessor
 
 on_the_host = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))
 

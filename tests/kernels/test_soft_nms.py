@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from host import host_cuda, kernel_host
 
+from cornernet_runtime.bundle.spec import NmsParameters
 from cornernet_runtime.detections import Candidates
 from cornernet_runtime.errors import BackendError
 from cornernet_runtime.kernels import soft_nms as kernels
 from cornernet_runtime.kernels.candidates import CandidateMemory
-from cornernet_runtime.nms import merging_soft_nms, soft_nms
-from cornernet_runtime.spec import NmsParameters
+from cornernet_runtime.processing.nms import merging_soft_nms, soft_nms
 
 on_the_host = pytest.mark.skipif(host_cuda.why_not() is not None, reason=str(host_cuda.why_not()))
 POISON = 0xCD  # fills memory that nobody has written

@@ -14,12 +14,12 @@ import pytest
 from cases.small import SMALL_SPEC
 from onnx import TensorProto, helper, numpy_helper
 
-from cornernet_export.engine import EngineRequest, add_engine
+from cornernet_export.engine.add import EngineRequest, add_engine
 from cornernet_export.targets import PEAK_LOGIT, encode_boxes, ideal_maps
+from cornernet_runtime.bundle.spec import spec_to_text
 from cornernet_runtime.cli.detect import main
 from cornernet_runtime.errors import CornerNetWarning
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import spec_to_text
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 # In pixels of a frame of 126 rows and 190 columns, twice the input of SMALL_SPEC; best first: label, box, score.
 PLANTED = (

@@ -18,12 +18,12 @@ from cases.detector import (
 )
 from cases.small import SMALL_SPEC
 
-from cornernet_export.torch_backend import open_checkpoint
+from cornernet_export.torch_backend.cpu import open_checkpoint
 from cornernet_runtime import Detector
-from cornernet_runtime.bundle import ONNX_NAME
+from cornernet_runtime.bundle.manifest import ONNX_NAME
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.geometry import fit
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 # Planted objects: everything around the network, end to end.
 

@@ -22,13 +22,13 @@ from cases.detector import (
 )
 from cases.small import small_model
 
-from cornernet_export.torch_backend import TorchBackend, open_checkpoint
-from cornernet_export.verify import input_of
+from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
+from cornernet_export.verification.verify import input_of
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit, place
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.preprocess import Preprocessor
 
 # Batches and state.
 

@@ -10,7 +10,7 @@ import pytest
 from cases.detector import NATIVE, SCENE, SeeingBackend, assert_scene, reach_of, scene
 
 from cornernet_runtime import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 
 class BrokenBackend(SeeingBackend):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases.small import SMALL_SPEC, small_model
 
-from cornernet_export.torch_backend import TorchBackend, open_checkpoint
+from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import BackendError, FrameError
 

@@ -11,10 +11,10 @@ from cases.small import SMALL_SPEC
 from onnx import TensorProto
 
 from cornernet_runtime import CornerNetError, Detector
-from cornernet_runtime.bundle import MANIFEST_NAME, ONNX_NAME
+from cornernet_runtime.bundle.manifest import MANIFEST_NAME, ONNX_NAME
+from cornernet_runtime.bundle.spec import spec_to_text
 from cornernet_runtime.errors import BackendError, BundleError, ModelError, SizeError
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import spec_to_text
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 METADATA = {"cornernet": spec_to_text(SMALL_SPEC)}
 SEVERAL = replace(SMALL_SPEC, other_sizes=((63, 63),))

@@ -20,8 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cornernet_runtime import Detector
-from cornernet_runtime.geometry import cells_to_input, fit, place
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.geometry import cells_to_input, fit, place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 # From and to, as parts of a side; not on one edge of the frame alone, where rounding decides whether it is touched.
 sides = st.tuples(st.floats(0, 0.99), st.floats(0.01, 1)).map(sorted)

@@ -22,11 +22,11 @@ from cases.detector import (
 )
 
 from cornernet_runtime import Detector
-from cornernet_runtime.decode import decode
 from cornernet_runtime.errors import SizeError
-from cornernet_runtime.geometry import fit, place
-from cornernet_runtime.nms import soft_nms
-from cornernet_runtime.preprocess import Preprocessor
+from cornernet_runtime.processing.decode import decode
+from cornernet_runtime.processing.geometry import fit, place
+from cornernet_runtime.processing.nms import soft_nms
+from cornernet_runtime.processing.preprocess import Preprocessor
 
 
 @pytest.mark.parametrize(

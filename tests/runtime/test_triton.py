@@ -16,7 +16,7 @@ from doubles.triton_double import FrontModel, Request, TritonError, load_model
 from places import SHIPPED
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
-from cornernet_export.triton_repository import TritonRequest, write_repository
+from cornernet_export.triton.repository import TritonRequest, write_repository
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import ModelError
 

@@ -11,10 +11,10 @@ import torch
 from cases.small import SMALL_SPEC
 
 from cornernet_export.model import CornerTensors
+from cornernet_runtime.bundle.spec import Normalisation
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit
-from cornernet_runtime.preprocess import Preprocessor
-from cornernet_runtime.spec import Normalisation
+from cornernet_runtime.processing.geometry import fit
+from cornernet_runtime.processing.preprocess import Preprocessor
 from cornernet_train.data import Examples, Unreadable, collate
 from cornernet_train.losses import corner_losses
 from cornernet_train.recipe import Augmentation

@@ -12,8 +12,8 @@ from cases.tiny_training import TINY, Hooked, Rectangles
 
 from cornernet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset
+from cornernet_runtime.bundle.spec import DecodeParameters, ModelSpec, NmsParameters, Normalisation
 from cornernet_runtime.errors import CheckpointError, CornerNetError, ModelError
-from cornernet_runtime.spec import DecodeParameters, ModelSpec, NmsParameters, Normalisation
 from cornernet_train.finetune import adapt
 from cornernet_train.loop import FitRequest, fit
 

@@ -16,10 +16,10 @@ from cases.tiny_training import TINY, Hooked, Rectangles
 
 from cornernet_export.checkpoint import load_checkpoint
 from cornernet_export.model import CornerNet, preset
-from cornernet_export.torch_backend import open_checkpoint
+from cornernet_export.torch_backend.cpu import open_checkpoint
+from cornernet_runtime.bundle.records import from_json
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
-from cornernet_runtime.records import from_json
-from cornernet_runtime.spec import ModelSpec
 from cornernet_train import loop
 from cornernet_train.data import Examples, batches, collate
 from cornernet_train.loop import FitRequest, fit

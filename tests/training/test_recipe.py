@@ -9,8 +9,8 @@ import torch
 from cases.tiny_training import TINY
 
 from cornernet_export.model import CornerNet, CornerNetConfig, preset
-from cornernet_runtime.records import RecordError, from_json, to_json
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_train.ema import WeightAverage
 from cornernet_train.recipe import RECIPES, Augmentation, LossWeights, Recipe, learning_rate
 from cornernet_train.shapes import CLASS_NAMES

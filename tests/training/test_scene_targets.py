@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cornernet_bench.accuracy import evaluate
+from cornernet_bench.accuracy.evaluate import evaluate
 from cornernet_export.targets import ideal_maps
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import CornerMaps
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.processing.maps import CornerMaps
 from cornernet_train.data import Examples
 from cornernet_train.pictures import ShapeScenes
 from cornernet_train.shapes import CLASS_NAMES

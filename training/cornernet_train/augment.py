@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cornernet_runtime.geometry import fit
+from cornernet_runtime.processing.geometry import fit
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
     from cornernet_train.recipe import Augmentation
     from cornernet_train.shapes import Scene
 

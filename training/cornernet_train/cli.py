@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import parse_size, run_command
+from cornernet_runtime.bundle.spec import check_side
+from cornernet_runtime.cli.common import run_command
+from cornernet_runtime.cli.options import parse_size
 from cornernet_runtime.errors import CornerNetError
-from cornernet_runtime.spec import check_side
 from cornernet_train.recipe import RECIPES, Augmentation, stored_recipe
 
 if TYPE_CHECKING:

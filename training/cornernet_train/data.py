@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cornernet_export.targets import Targets, encode_boxes
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.geometry import fit
-from cornernet_runtime.preprocess import Preprocessor, check_frame
+from cornernet_runtime.processing.geometry import fit
+from cornernet_runtime.processing.preprocess import Preprocessor, check_frame
 from cornernet_train.augment import augment
 from cornernet_train.losses import TargetBatch
 from cornernet_train.recipe import Augmentation
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_train.pictures import Pictures
     from cornernet_train.recipe import Recipe
     from cornernet_train.shapes import Scene
-
 
 AS_THEY_ARE = Augmentation()
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cornernet_export.model import CornerNet
+from cornernet_runtime.bundle.records import RecordError
 from cornernet_runtime.errors import ModelError, SizeError
-from cornernet_runtime.records import RecordError
 
 if TYPE_CHECKING:
     import torch
 
     from cornernet_export.checkpoint import Checkpoint
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 def adapt(

@@ -12,11 +12,11 @@ import torch
 
 from cornernet_export.checkpoint import load_checkpoint, save_checkpoint
 from cornernet_export.model import CornerNet, preset
+from cornernet_runtime.bundle.records import to_json
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.errors import CornerNetError, FrameError, OutputError
 from cornernet_runtime.files import make_folder, sha256, write_atomically
 from cornernet_runtime.interrupt import Interrupt
-from cornernet_runtime.records import to_json
-from cornernet_runtime.spec import ModelSpec
 from cornernet_train.data import Batch, Unreadable, batches
 from cornernet_train.ema import WeightAverage
 from cornernet_train.finetune import adapt

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cornernet_bench.coco import has_pixels, read_coco, some
-from cornernet_runtime.cli.common import count_of
+from cornernet_bench.coco.dataset import has_pixels, read_coco, some
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.pictures import read_picture
+from cornernet_runtime.wording import count_of
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cornernet_bench.coco import CocoSet
+    from cornernet_bench.coco.dataset import CocoSet
 
 
 class Pictures(Protocol):

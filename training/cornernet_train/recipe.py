@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from cornernet_runtime.records import RecordError, from_json
+from cornernet_runtime.bundle.records import RecordError, from_json
 
 if TYPE_CHECKING:
     from pathlib import Path

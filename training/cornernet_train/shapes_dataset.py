@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 from rich.progress import Progress
 
-from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import new_folder, write_atomically
+from cornernet_runtime.wording import count_of
 from cornernet_train.shapes import CLASS_NAMES, Scene, make_scene
 
 if TYPE_CHECKING:

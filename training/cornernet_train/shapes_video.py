@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import Progress
 
-from cornernet_runtime.cli.common import console_for_people, count_of
+from cornernet_runtime.cli.common import console_for_people
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.video.frame import VideoFrame
 from cornernet_runtime.video.stream import FrameResult
 from cornernet_runtime.video.writer import VideoWriter
+from cornernet_runtime.wording import count_of
 from cornernet_train.shapes import (
     CLASS_NAMES,
     Outline,

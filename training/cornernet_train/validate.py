@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cornernet_bench.accuracy import evaluate
-from cornernet_export.torch_backend import TorchBackend
-from cornernet_runtime.cli.common import count_of
+from cornernet_bench.accuracy.evaluate import evaluate
+from cornernet_export.torch_backend.cpu import TorchBackend
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import FrameError
+from cornernet_runtime.wording import count_of
 from cornernet_train.pictures import CocoPictures, coco_paths
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_export.model import CornerNet
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 def validation_ap(model: CornerNet, spec: ModelSpec, data: Path, images: Path | None = None) -> float:

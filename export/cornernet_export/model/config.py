@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cornernet_runtime.bundle.records import RecordError
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.records import RecordError
 
 Unit = Literal["residual", "fire"]
 Upsample = Literal["nearest", "deconvolution"]

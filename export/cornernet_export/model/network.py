@@ -17,7 +17,7 @@ HEAT_BIAS = -2.19  # sigmoid of it is 0.1: at the start nearly every cell is bac
 
 
 class CornerTensors(NamedTuple):
-    """The six maps of one stack, in the order and under the names of ``cornernet_runtime.maps.CornerMaps``."""
+    """The six maps of one stack, ordered and named as in ``cornernet_runtime.processing.maps.CornerMaps``."""
 
     tl_heat: torch.Tensor
     br_heat: torch.Tensor

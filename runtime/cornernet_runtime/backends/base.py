@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
-    from cornernet_runtime.maps import CornerMaps
+    from cornernet_runtime.processing.maps import CornerMaps
 
 
 class Backend(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from cornernet_runtime.backends.cuda_device import CudaDevice
-    from cornernet_runtime.engine_record import Shape
+    from cornernet_runtime.bundle.engine_record import Shape
     from cornernet_runtime.kernels.decode import DeviceMaps
 
 # Held while a network is opened, prepared for a shape or let go of, and while its work is captured: each of the former

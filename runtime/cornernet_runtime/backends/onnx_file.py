@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.bundle.spec import ModelSpec, spec_from_text
 from cornernet_runtime.errors import ModelError
-from cornernet_runtime.maps import INPUT_NAME, check_output_names, check_output_shapes
-from cornernet_runtime.spec import ModelSpec, spec_from_text
+from cornernet_runtime.processing.maps import INPUT_NAME, check_output_names, check_output_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

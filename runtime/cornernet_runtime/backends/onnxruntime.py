@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
 from cornernet_runtime.backends.threads import check_threads
 from cornernet_runtime.errors import BackendError, ModelError
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 # In an INT8 file it moves transposes from before corner pooling into it, where they are of float32 and slow.
 NOT_OPTIMISED = ["TransposeOptimizer"]

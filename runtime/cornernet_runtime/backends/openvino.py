@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from cornernet_runtime.backends.onnx_file import METADATA_KEY, OnnxFile, Port, first_line
 from cornernet_runtime.backends.threads import check_threads
 from cornernet_runtime.errors import BackendError, ModelError
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, CornerMaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
 
 CpuPrecision = Literal["fp32", "bf16"]
 TELEMETRY = "openvino_telemetry"

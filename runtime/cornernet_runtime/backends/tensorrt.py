@@ -10,7 +10,7 @@ from cornernet_runtime.backends.cuda_device import CudaDevice, host_floats
 from cornernet_runtime.backends.cuda_graphs import ShapeGraphs
 from cornernet_runtime.backends.tensorrt_engine import FLOAT_BYTES, TensorRTNetwork
 from cornernet_runtime.backends.tensorrt_log import import_tensorrt
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cornernet_runtime.engine_record import EngineRecord, Shape
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord, Shape
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 class TensorRTBackend:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.backends.tensorrt_log import Remarks, import_tensorrt
 from cornernet_runtime.backends.tensorrt_plugin import load_plugin, same_plugin, search_plugin
-from cornernet_runtime.engine_record import EngineMachine, EngineProfile, Shape, why_not_here
+from cornernet_runtime.bundle.engine_record import EngineMachine, EngineProfile, Shape, why_not_here
 from cornernet_runtime.errors import BackendError, ModelError, SizeError
 from cornernet_runtime.kernels.decode import DeviceMaps
-from cornernet_runtime.maps import INPUT_NAME, OUTPUT_NAMES, check_output_names, output_channels
+from cornernet_runtime.processing.maps import INPUT_NAME, OUTPUT_NAMES, check_output_names, output_channels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
-    from cornernet_runtime.engine_record import EngineRecord
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.engine_record import EngineRecord
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 FLOAT_BYTES = 4
 

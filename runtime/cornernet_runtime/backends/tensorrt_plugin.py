@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cornernet_runtime import plugin
-from cornernet_runtime.engine_record import PluginRecord
+from cornernet_runtime.bundle.engine_record import PluginRecord
 from cornernet_runtime.errors import PluginError
 from cornernet_runtime.files import sha256
 from cornernet_runtime.plugin import PLUGIN_VARIABLE, find_plugin, plugin_info

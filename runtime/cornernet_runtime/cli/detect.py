@@ -13,26 +13,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import (
-    add_view_options,
-    console_for_people,
-    parse_score,
-    plain,
-    printable,
-    run_command,
-    scales_note,
-    too_large_note,
-    whole_number,
-)
+from cornernet_runtime.cli.common import console_for_people, run_command
 from cornernet_runtime.cli.detect_cluster import CLUSTER_OPTIONS, add_cluster_options, detect_on_ray
 from cornernet_runtime.cli.detect_videos import detect_in_videos
+from cornernet_runtime.cli.options import add_view_options, parse_score, whole_number
+from cornernet_runtime.wording import plain, printable, scales_note, too_large_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from cornernet_runtime.detect import Summary
+    from cornernet_runtime.detect.images import ImagesSummary
 
 SHOWN_PICTURES = 20
 
@@ -47,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _detect_in_what_is_given(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.video.detect import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.video.addresses import are_videos, is_live_source  # noqa: PLC0415 - keeps --help quick
 
     videos = are_videos(arguments.sources)
     if arguments.ray is not None:
@@ -76,8 +68,7 @@ def _refuse_without_ray(parser: argparse.ArgumentParser, arguments: argparse.Nam
 
 
 def _detect_on_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace, videos: list[bool]) -> int:
-    from cornernet_runtime.video.addresses import is_address  # noqa: PLC0415 - as above
-    from cornernet_runtime.video.detect import is_live_source  # noqa: PLC0415
+    from cornernet_runtime.video.addresses import is_address, is_live_source  # noqa: PLC0415 - as above
 
     for option in ("corners", "show", "start", "duration"):
         if getattr(arguments, option) != parser.get_default(option):
@@ -95,7 +86,7 @@ def _detect_on_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    from cornernet_runtime.detect import DetectRequest, detect_pictures  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.detect.images import DetectRequest, detect_pictures  # noqa: PLC0415 - keeps --help quick
 
     console = console_for_people()
     request = DetectRequest(
@@ -132,7 +123,7 @@ def _print_problem(message: str) -> None:
     print(f"error: {plain(message)}", file=sys.stderr)  # noqa: T201 - plain on purpose: no markup, no wrapping
 
 
-def _print_summary(console: Console, summary: Summary, arguments: argparse.Namespace) -> None:
+def _print_summary(console: Console, summary: ImagesSummary, arguments: argparse.Namespace) -> None:
     table = Table("picture", "size", "objects", box=box.SIMPLE_HEAD)
     table.add_column("best", justify="right")
     for row in summary.rows[:SHOWN_PICTURES]:

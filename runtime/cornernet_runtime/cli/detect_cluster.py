@@ -12,17 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cornernet_runtime.cli.common import (
-    INTERRUPTED,
-    RAY_OPTIONS,
-    add_ray_options,
-    console_for_people,
-    count_of,
-    printable,
-    scales_note,
-    too_large_note,
-    whole_number,
-)
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
+from cornernet_runtime.cli.options import RAY_OPTIONS, add_ray_options, whole_number
+from cornernet_runtime.wording import count_of, printable, scales_note, too_large_note
 
 if TYPE_CHECKING:
     import argparse

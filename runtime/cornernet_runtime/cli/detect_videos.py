@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from cornernet_runtime.cli.common import INTERRUPTED, console_for_people, count_of, plain, printable, scales_note
+from cornernet_runtime.cli.common import INTERRUPTED, console_for_people
+from cornernet_runtime.wording import count_of, plain, printable, scales_note
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cornernet_runtime.video.detect import VideosSummary, Watched
+    from cornernet_runtime.detect.videos import VideosSummary, Watched
     from cornernet_runtime.video.stream import FrameResult
 
 REFRESH = 0.2  # seconds
@@ -34,7 +35,7 @@ SOURCE_WIDTH = 28  # columns at least, where a name needs them
 
 def detect_in_videos(arguments: argparse.Namespace, print_problem: Callable[[str], None]) -> int:
     """Do the work and print what came of it; return the exit status."""
-    from cornernet_runtime.video.detect import VideoRequest, detect_videos  # noqa: PLC0415 - keeps --help quick
+    from cornernet_runtime.detect.videos import VideoRequest, detect_videos  # noqa: PLC0415 - keeps --help quick
     from cornernet_runtime.video.window import Window  # noqa: PLC0415
 
     console = console_for_people()

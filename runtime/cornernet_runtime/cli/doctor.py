@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 from rich.table import Table
 from rich.text import Text
 
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.cli.common import ReportConsole, run_command
 from cornernet_runtime.doctor import Fact, Report, diagnose
 from cornernet_runtime.errors import CornerNetError
 from cornernet_runtime.files import write_atomically
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,24 +10,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.cli.common import (
-    INTERRUPTED,
-    add_view_options,
-    count_of,
-    plain,
-    run_command,
-    share,
-    whole_number,
-)
+from cornernet_runtime.cli.common import INTERRUPTED, run_command
+from cornernet_runtime.cli.options import add_view_options, share, whole_number
 from cornernet_runtime.cluster.connect import LOCAL
 from cornernet_runtime.errors import CornerNetWarning, ServeError
 from cornernet_runtime.machine import core_count
-from cornernet_runtime.serve.options import MIB, Limits, ModelOptions, ServeRequest
+from cornernet_runtime.serve.options import MIB, Limits, ModelOptions, ServeRequest, read_token
+from cornernet_runtime.wording import count_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_SHORTEST_TOKEN = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,24 +73,6 @@ def _serve(arguments: argparse.Namespace) -> int:
         _say("interrupted")
         return INTERRUPTED
     return 0
-
-
-def read_token(path: Path) -> bytes:
-    """Return the token that a file holds, without white space around it.
-
-    Raises:
-        ServeError: The file cannot be read, or holds no token: 16 to 4096 printable ASCII characters without a space.
-    """
-    try:
-        content = path.read_bytes().strip()
-    except OSError as error:
-        raise ServeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not _SHORTEST_TOKEN <= len(content) <= 4096 or not all(0x21 <= byte <= 0x7E for byte in content):
-        raise ServeError(
-            f"{path}: holds no token: expected at least {_SHORTEST_TOKEN} printable ASCII characters on one line, "
-            f"such as: openssl rand -hex 32 > {path}"
-        )
-    return content
 
 
 def _say(text: str) -> None:

@@ -7,11 +7,11 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
 from cornernet_runtime.cluster.plan import TABLE_SUFFIX, file_name_of
 from cornernet_runtime.cluster.rows import Row, read_rows, read_summary
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import make_folder, write_atomically
-from cornernet_runtime.records import RecordError, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.cluster.plan import TABLE_SUFFIX
-from cornernet_runtime.detect import json_objects, line_writer
+from cornernet_runtime.json_lines import json_objects, line_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

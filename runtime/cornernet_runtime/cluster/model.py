@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import BundleError, ClusterError
 from cornernet_runtime.files import sha256
-from cornernet_runtime.records import to_json
 
 if TYPE_CHECKING:
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.bundle.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

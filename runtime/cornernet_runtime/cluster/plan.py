@@ -14,8 +14,8 @@ from cornernet_runtime.cluster.tables import Columns, row_count
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.pictures import SUFFIXES as PICTURE_SUFFIXES
 from cornernet_runtime.pictures import find_pictures
+from cornernet_runtime.video.addresses import SUFFIXES as VIDEO_SUFFIXES
 from cornernet_runtime.video.addresses import is_address
-from cornernet_runtime.video.detect import SUFFIXES as VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cornernet_runtime.bundle.records import RecordError, from_json, to_json
 from cornernet_runtime.cluster.tables import import_parquet
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import open_atomically
-from cornernet_runtime.records import RecordError, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,19 +11,19 @@ from cornernet_runtime.cluster.connect import connected
 from cornernet_runtime.cluster.folder import RunFolder, RunIdentity, Totals
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.cluster.plan import plan_units
-from cornernet_runtime.cluster.work import Work
-from cornernet_runtime.detector import check_backend
+from cornernet_runtime.cluster.pool import Work
 from cornernet_runtime.errors import CornerNetWarning
-from cornernet_runtime.geometry import usable_scales
+from cornernet_runtime.opening import check_backend
+from cornernet_runtime.processing.geometry import usable_scales
 from cornernet_runtime.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cornernet_runtime.bundle.spec import ModelSpec
+    from cornernet_runtime.cluster.pool import Progress
     from cornernet_runtime.cluster.request import ClusterRequest
     from cornernet_runtime.cluster.rows import PartSummary, Row
-    from cornernet_runtime.cluster.work import Progress
-    from cornernet_runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from cornernet_runtime.bundle.records import from_json, to_json
 from cornernet_runtime.cluster.access import check_seen
 from cornernet_runtime.cluster.model import check_identity
 from cornernet_runtime.cluster.parts import open_part
@@ -23,8 +24,7 @@ from cornernet_runtime.cluster.tables import Columns, import_parquet
 from cornernet_runtime.cluster.video_spans import SpanError, split
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import ClusterError, CornerNetError, FrameError, VideoError
-from cornernet_runtime.geometry import is_too_large
-from cornernet_runtime.records import from_json, to_json
+from cornernet_runtime.processing.geometry import is_too_large
 from cornernet_runtime.version import __version__
 from cornernet_runtime.video.file import import_av
 

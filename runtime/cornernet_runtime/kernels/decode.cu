@@ -1,4 +1,4 @@
-// Corner maps to candidate boxes, as cornernet_runtime/decode.py computes them: three launches, for
+// Corner maps to candidate boxes, as processing/decode.py computes them: three launches, for
 // all classes and all images of a batch. Nothing has to be cleared before them.
 //
 // 1. A block for each class, kind of corner and image reads its plane of heat once and lists the

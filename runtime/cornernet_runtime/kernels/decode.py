@@ -1,4 +1,4 @@
-"""Corner maps on the device to candidates, the three launches that compute what ``cornernet_runtime.decode`` does.
+"""Corner maps on the device to candidates, in three launches, as ``cornernet_runtime.processing.decode`` does.
 
 Peaks, their order and the rules of pairing are exact; scores differ by the 2 ulp of ``exp`` at most, and with them the
 order of pairs whose scores are as close. Boxes come back in pixels of the frame, computed in float64 as on the CPU.
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cornernet_runtime.errors import BackendError, SizeError
-from cornernet_runtime.geometry import cells_to_input
 from cornernet_runtime.kernels.candidates import (
     MOST_BEST,
     Arena,
@@ -26,11 +25,12 @@ from cornernet_runtime.kernels.candidates import (
     threads_for,
 )
 from cornernet_runtime.kernels.launch import Launch
-from cornernet_runtime.maps import OUTPUT_NAMES
+from cornernet_runtime.processing.geometry import cells_to_input
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.spec import DecodeParameters
+    from cornernet_runtime.bundle.spec import DecodeParameters
+    from cornernet_runtime.processing.geometry import Placement
 
 MapType = Literal["float32", "float16"]
 
@@ -177,7 +177,7 @@ def decode(
 
     Args:
         maps: Of a batch, an image for each view.
-        parameters: As for ``cornernet_runtime.decode.decode``, top_k and candidates up to 1024.
+        parameters: As for ``cornernet_runtime.processing.decode.decode``, top_k and candidates up to 1024.
         views: Address of ``ViewPlacement`` [N], 8-byte aligned. Read when the kernels run.
         found: Where candidates go; its capacity is ``parameters.candidates``. Ties go as in the reference, and so
             does what lies outside the frame: it is left out.

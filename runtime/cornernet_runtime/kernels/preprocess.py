@@ -1,4 +1,4 @@
-"""Frames on the device to network input in one launch, with the levels of ``cornernet_runtime.preprocess``.
+"""Frames on the device to network input in one launch, with the levels of ``cornernet_runtime.processing.preprocess``.
 
 A captured graph freezes the parameters of its kernels, so the kernel reads where frames lie and where they go from an
 array of ``View`` in the device's memory, which is written anew for each batch.
@@ -18,8 +18,8 @@ from cornernet_runtime.kernels.launch import Launch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.spec import Normalisation, Size
+    from cornernet_runtime.bundle.spec import Normalisation, Size
+    from cornernet_runtime.processing.geometry import Placement
 
 ChannelOrder = Literal["bgr", "rgb"]
 

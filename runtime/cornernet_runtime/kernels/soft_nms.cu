@@ -1,4 +1,4 @@
-// Candidates of all views of a frame to detections, as cornernet_runtime/nms.py computes them: two
+// Candidates of all views of a frame to detections, as processing/nms.py computes them: two
 // launches, for all classes and several frames. Nothing has to be cleared before them.
 //
 // Scores only fall, so what a class picks depends on no other class, and the picks of all classes,

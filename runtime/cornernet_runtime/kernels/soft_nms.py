@@ -1,4 +1,4 @@
-"""Candidates on the device to detections, the two launches that compute what ``cornernet_runtime.nms`` does.
+"""Candidates on the device to detections, the two launches that compute what ``cornernet_runtime.processing.nms`` does.
 
 Overlaps are exact. A factor of the gaussian differs by the 2 ulp of ``exp`` at most, and the score of a box that was
 lowered n times by about 2 n ulp; two boxes may change places only where their scores are as close. Merged boxes are
@@ -29,7 +29,7 @@ from cornernet_runtime.kernels.launch import Launch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cornernet_runtime.spec import NmsParameters
+    from cornernet_runtime.bundle.spec import NmsParameters
 
 SMALL_CLASS = 256 * 4  # candidates of a frame that the smaller kernels take: threads, and what one holds
 LARGE_CLASS = 512 * 20
@@ -148,7 +148,7 @@ def soft_nms(
         found: Of all views; each frame has the same number, one after the other, and their candidates count as joined
             in this order. Ties go to the earlier one.
         classes: Of the model; candidates of other labels are ignored.
-        parameters: As for ``cornernet_runtime.nms``.
+        parameters: As for ``cornernet_runtime.processing.nms``.
         detections: Where they go; room for ``parameters.max_detections`` of each frame.
         workspace: Address, 16-byte aligned; need not be cleared.
         workspace_size: Bytes there.

@@ -9,13 +9,13 @@ import numpy as np
 
 from cornernet_runtime.errors import FrameError
 from cornernet_runtime.kernels.preprocess import DeviceFrame
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.preprocess import check_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 DLPACK_CPU = 1  # kDLCPU
 INTERFACES = ("__dlpack__", "__cuda_array_interface__")

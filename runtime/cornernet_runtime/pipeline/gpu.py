@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.device_network import PREPARATION
 from cornernet_runtime.errors import BackendError
-from cornernet_runtime.geometry import place, usable_scales
 from cornernet_runtime.kernels.device import LoadedKernels
 from cornernet_runtime.pipeline.frames import take_frame
 from cornernet_runtime.pipeline.plan import Plan
 from cornernet_runtime.pipeline.ring import Pending, Ring, Run
 from cornernet_runtime.pipeline.work import PlanWork
+from cornernet_runtime.processing.geometry import place, usable_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
+    from cornernet_runtime.bundle.spec import ModelSpec, Size
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.geometry import Placement
     from cornernet_runtime.pipeline.frames import Frame
     from cornernet_runtime.pipeline.ring import Slot
     from cornernet_runtime.pipeline.work import Stage
-    from cornernet_runtime.spec import ModelSpec, Size
+    from cornernet_runtime.processing.geometry import Placement
 
     Looks = Sequence[tuple[Frame, Sequence[Placement]]]  # a frame, and its views
 

@@ -7,7 +7,7 @@ from itertools import count, groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cornernet_runtime.spec import Size
+    from cornernet_runtime.bundle.spec import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,21 +15,21 @@ from cornernet_runtime.kernels.candidates import CandidateMemory
 from cornernet_runtime.kernels.decode import DeviceMaps, ViewPlacement
 from cornernet_runtime.kernels.preprocess import View
 from cornernet_runtime.kernels.soft_nms import DetectionMemory
-from cornernet_runtime.maps import OUTPUT_NAMES
 from cornernet_runtime.pipeline.memory import DeviceBlock, PinnedBlock
 from cornernet_runtime.pipeline.plan import Plan
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cornernet_runtime.backends.cuda_device import CudaDevice
     from cornernet_runtime.backends.device_network import DeviceNetwork
-    from cornernet_runtime.geometry import Placement
+    from cornernet_runtime.bundle.spec import ModelSpec
     from cornernet_runtime.kernels.device import LoadedKernels
     from cornernet_runtime.kernels.launch import Launch
     from cornernet_runtime.kernels.preprocess import DeviceFrame
     from cornernet_runtime.pipeline.plan import Batch
-    from cornernet_runtime.spec import ModelSpec
+    from cornernet_runtime.processing.geometry import Placement
 
     Stage = tuple[str, Callable[[], None]]
 

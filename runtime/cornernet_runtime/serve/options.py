@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cornernet_runtime.errors import ServeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
+
+_SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +92,21 @@ class ServeRequest:
     gpus: float = 0.0
     cluster: str | None = None
     drain_s: float = 30.0
+
+
+def read_token(path: Path) -> bytes:
+    """Return the token that a file holds, without white space around it.
+
+    Raises:
+        ServeError: The file cannot be read, or holds no token: 16 to 4096 printable ASCII characters without a space.
+    """
+    try:
+        content = path.read_bytes().strip()
+    except OSError as error:
+        raise ServeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not _SHORTEST_TOKEN <= len(content) <= 4096 or not all(0x21 <= byte <= 0x7E for byte in content):
+        raise ServeError(
+            f"{path}: holds no token: expected at least {_SHORTEST_TOKEN} printable ASCII characters on one line, "
+            f"such as: openssl rand -hex 32 > {path}"
+        )
+    return content

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from cornernet_runtime.cluster.model import check_identity
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.draw import draw_detections
 from cornernet_runtime.errors import CornerNetError, FrameError, ModelError
+from cornernet_runtime.json_lines import json_objects
 from cornernet_runtime.pictures import decode_picture
 from cornernet_runtime.serve.messages import Answer, ModelInfo, Question
 

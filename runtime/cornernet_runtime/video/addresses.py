@@ -1,10 +1,14 @@
-"""Addresses of streams: which are live, and how they are named without what is secret in them."""
+"""What the texts of sources tell: which are videos, which are live, and their names without what is secret."""
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Containers that hold a finished video, as far as a name can tell; MPEG-TS, FLV and MJPEG are sent live as well.
 FILE_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm", ".wmv"})
@@ -12,6 +16,14 @@ FILE_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".web
 SHOWN = re.compile(r"(?:camera|channel|profile|stream|subtype|track)=\w{1,16}", re.ASCII | re.IGNORECASE)
 LONGEST_STEM = 150  # of 255 letters that file systems take, with what is added
 FILE_SCHEMES = frozenset({"ftp", "http", "https", "sftp"})
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov"),
+        *("mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv", "y4m"),
+    )
+)
 
 
 def is_address(source: object) -> bool:
@@ -54,3 +66,23 @@ def file_stem(address: str) -> str:
     """Return a name for a file about an address: its host and path, of letters that every file system takes."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", masked(address).partition("://")[2]).strip("-.")
     return name[:LONGEST_STEM].strip("-.") or "stream"
+
+
+def are_videos(sources: Sequence[str]) -> list[bool]:
+    """Say of each source whether it is a video, a stream or a camera, by its name alone."""
+    return [
+        is_address(source)
+        or Path(source).suffix.lower() in SUFFIXES
+        or (is_camera(source) and not Path(source).exists())
+        for source in sources
+    ]
+
+
+def is_live_source(source: str) -> bool:
+    """Return whether a source is a camera or a live stream, by its name alone."""
+    return is_camera(source) or (is_address(source) and is_live(source))
+
+
+def is_camera(source: str) -> bool:
+    """Return whether a source is the index of a camera, as far as its text tells."""
+    return source.isascii() and source.isdigit()

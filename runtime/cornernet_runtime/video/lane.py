@@ -92,12 +92,3 @@ class Ended:
 
     lane: Lane
     error: BaseException | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Frames that were read, of these dropped, and given to the consumer."""
-
-    read: int
-    dropped: int
-    given: int

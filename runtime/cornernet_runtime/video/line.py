@@ -8,8 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cornernet_runtime.errors import FrameError
-from cornernet_runtime.video.lane import Counts, Done, Ended, Entry, Lane, Work
-from cornernet_runtime.video.statistics import Meter
+from cornernet_runtime.video.lane import Done, Ended, Entry, Lane, Work
+from cornernet_runtime.video.statistics import Counts, Meter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

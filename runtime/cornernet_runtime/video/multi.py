@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
-from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.frame import stop
+from cornernet_runtime.video.pool import Crew
 from cornernet_runtime.video.sources import open_source
 from cornernet_runtime.video.stream import LARGEST_BATCH, ResultStream, check_options, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.video.detecting import FrameDetector
     from cornernet_runtime.video.lane import Ended, Lane
     from cornernet_runtime.video.statistics import StreamStatistics
     from cornernet_runtime.video.stream import Policy
@@ -70,7 +70,7 @@ class MultiStream(ResultStream):
 
     def __init__(
         self,
-        detector: Detector,
+        detector: FrameDetector,
         sources: Iterable[object] = (),
         *,
         policy: Policy | None = None,

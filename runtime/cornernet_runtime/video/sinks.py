@@ -6,9 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.errors import OutputError
 from cornernet_runtime.files import make_folder
+from cornernet_runtime.json_lines import json_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable

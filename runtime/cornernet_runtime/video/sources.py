@@ -12,7 +12,7 @@ import numpy as np
 
 from cornernet_runtime.errors import FrameError, VideoError
 from cornernet_runtime.pictures import find_pictures, quiet_opencv, read_picture
-from cornernet_runtime.preprocess import check_frame
+from cornernet_runtime.processing.preprocess import check_frame
 from cornernet_runtime.video.addresses import is_address, is_live
 from cornernet_runtime.video.file import VideoFile
 from cornernet_runtime.video.frame import MICROSECOND, Source, VideoFrame, state_of, stop

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cornernet_runtime.video.lane import Counts
-
 RECENT = 120  # results
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Frames that were read, of these dropped, and given to the consumer."""
+
+    read: int
+    dropped: int
+    given: int
 
 
 @dataclass(frozen=True, slots=True)

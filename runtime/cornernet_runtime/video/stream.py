@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cornernet_runtime.backends.threads import default_threads
 from cornernet_runtime.errors import CornerNetError, CornerNetWarning, VideoError
-from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.lane import Done
+from cornernet_runtime.video.pool import Crew
 from cornernet_runtime.video.sources import open_source
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cornernet_runtime.detections import Detections
-    from cornernet_runtime.detector import Detector
+    from cornernet_runtime.video.detecting import FrameDetector
     from cornernet_runtime.video.frame import VideoFrame
     from cornernet_runtime.video.lane import Ended
     from cornernet_runtime.video.statistics import StreamStatistics
@@ -157,7 +157,7 @@ class DetectionStream(ResultStream):
 
     def __init__(
         self,
-        detector: Detector,
+        detector: FrameDetector,
         source: object,
         policy: Policy | None = None,
         *,

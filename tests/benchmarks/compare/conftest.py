@@ -8,14 +8,14 @@ import pytest
 from cases.compare import SCENES
 from cases.faulty_models import shipped_with_scenes
 
-from cornernet_bench import latency_report
+from cornernet_bench.measuring import measurement
 
 
 @pytest.fixture(scope="module")
 def speeds_are_reported():
     """Report speeds however far the times of two rounds spread on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency_report, "MOST_SPREAD", math.inf)
+        patch.setattr(measurement, "MOST_SPREAD", math.inf)
         yield
 
 

@@ -13,16 +13,16 @@ from cases.report_schema import problems, report_schema
 from places import SHIPPED
 from servers.browser import chromium, look
 
-from cornernet_bench.accuracy import evaluate
-from cornernet_bench.compare import compare
-from cornernet_bench.compare_alone import open_alone
-from cornernet_bench.compare_cli import as_json
-from cornernet_bench.compare_contestant import parse_contestant
-from cornernet_bench.compare_report import CompareRequest
-from cornernet_bench.compare_tables import blocks
-from cornernet_bench.html_compare import compare_page
-from cornernet_bench.models import open_model
-from cornernet_bench.report_blocks import Line
+from cornernet_bench.accuracy.evaluate import evaluate
+from cornernet_bench.compare.alone import open_alone
+from cornernet_bench.compare.cli import as_json
+from cornernet_bench.compare.compare import compare
+from cornernet_bench.compare.contestant import parse_contestant
+from cornernet_bench.compare.page import compare_page
+from cornernet_bench.compare.request import CompareRequest
+from cornernet_bench.compare.tables import blocks
+from cornernet_bench.models.open import open_model
+from cornernet_bench.reports.blocks import Line
 from cornernet_runtime.errors import BackendError
 
 SCHEMA = report_schema("compare")
@@ -210,9 +210,9 @@ class Crash:
 
 
 def test_a_crash_of_what_opens_a_model_is_an_error_here(folder):
-    request = parse_contestant(str(folder / "tiny")).request(0, cpu_time=False)
+    subject = parse_contestant(str(folder / "tiny")).subject(0)
     with pytest.raises(BackendError, match=r"tiny: the process that opened it crashed \(SIGABRT\)$"):
-        open_alone(request, [np.zeros((9, 9, 3), np.uint8), Crash()])
+        open_alone(subject, [np.zeros((9, 9, 3), np.uint8), Crash()])
 
 
 # The page.

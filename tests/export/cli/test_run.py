@@ -18,11 +18,11 @@ from places import python_path
 from cornernet_export import bundle_export
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_export.cli import main
-from cornernet_export.verify import sample_picture
-from cornernet_runtime.bundle import read_manifest
+from cornernet_export.verification.verify import sample_picture
+from cornernet_runtime.bundle.manifest import read_manifest
+from cornernet_runtime.bundle.records import to_json
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.records import to_json
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 from cornernet_runtime.version import __version__
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cases.cluster import CONNECTED, assert_same, run_on_ray
 
-from cornernet_runtime.cluster import work as work_module
+from cornernet_runtime.cluster import pool as work_module
 from cornernet_runtime.cluster.connect import import_ray
 from cornernet_runtime.cluster.plan import Part
 from cornernet_runtime.cluster.request import ClusterRequest

@@ -12,13 +12,13 @@ import pytest
 from cases.cluster import assert_same
 from cases.video_clips import moving_shapes, write_clip
 
+from cornernet_runtime.bundle.records import from_json, to_json
 from cornernet_runtime.cluster import parts as parts_module
 from cornernet_runtime.cluster.model import identify
 from cornernet_runtime.cluster.plan import Part, plan_units
 from cornernet_runtime.cluster.rows import PartSummary, rows_from_bytes
 from cornernet_runtime.cluster.tables import Columns
 from cornernet_runtime.cluster.worker import Task, Worker, spans_in
-from cornernet_runtime.records import from_json, to_json
 from cornernet_runtime.video import file as file_module
 
 UNREADABLE = "/proc/self/mem"  # nothing is mapped where it begins: reading gives EIO

@@ -10,10 +10,10 @@ from cases.detect_cli import errors_in
 from cases.small import SMALL_SPEC
 
 from cornernet_export.targets import encode_boxes, ideal_maps
-from cornernet_runtime.detect import heat_on_frame
-from cornernet_runtime.geometry import fit, place
+from cornernet_runtime.bundle.spec import spec_to_text
+from cornernet_runtime.detect.images import heat_on_frame
 from cornernet_runtime.pictures import read_picture
-from cornernet_runtime.spec import spec_to_text
+from cornernet_runtime.processing.geometry import fit, place
 
 
 def test_corners_draws_both_heat_maps_and_a_legend(detect, pictures, tmp_path):

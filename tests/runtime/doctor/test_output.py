@@ -9,9 +9,9 @@ import sys
 import pytest
 from cases.doctor import run_doctor, run_python
 
+from cornernet_runtime.bundle.records import from_json, to_json
 from cornernet_runtime.cli.doctor import main
 from cornernet_runtime.doctor import Report, diagnose
-from cornernet_runtime.records import from_json, to_json
 
 
 def test_report_file_holds_the_facts(tmp_path, capsys):

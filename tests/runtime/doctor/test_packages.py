@@ -15,8 +15,8 @@ from places import ROOT
 
 from cornernet_runtime import doctor
 from cornernet_runtime.cli.doctor import main
-from cornernet_runtime.detector import BACKENDS
 from cornernet_runtime.doctor import diagnose
+from cornernet_runtime.opening import BACKENDS
 from cornernet_runtime.video import writer
 
 

@@ -20,8 +20,8 @@ from servers.served import command_of, descendants, running, start
 
 from cornernet_runtime import Detector
 from cornernet_runtime.cluster.model import identify
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.errors import ModelError
+from cornernet_runtime.json_lines import json_objects
 from cornernet_runtime.serve.deployment import Replicas
 from cornernet_runtime.serve.messages import Question
 from cornernet_runtime.serve.options import ModelOptions, ServeRequest

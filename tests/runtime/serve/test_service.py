@@ -22,10 +22,10 @@ import pytest
 from servers.browser import chromium
 from servers.served import TOKEN, running
 
-from cornernet_bench.serve_client import Target, run_load
+from cornernet_bench.serve.client import Target, run_load
 from cornernet_runtime import Detector
-from cornernet_runtime.detect import json_objects
 from cornernet_runtime.draw import draw_detections
+from cornernet_runtime.json_lines import json_objects
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip('Ray is not installed: pip install "cornernet-trt[cluster]"', allow_module_level=True)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.errors import BackendError, FrameError
 from cornernet_runtime.video.frame import VideoFrame
-from cornernet_runtime.video.lane import Counts, Done, Ended
+from cornernet_runtime.video.lane import Done, Ended
 from cornernet_runtime.video.line import Line
 from cornernet_runtime.video.sources import Frames
+from cornernet_runtime.video.statistics import Counts
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ())
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import DecodeParameters
+from cornernet_runtime.bundle.spec import DecodeParameters
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 ALL = DecodeParameters(top_k=1000, candidates=100_000)
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from cases.small import SMALL_SPEC
 
-from cornernet_export.matching import FP32, View, compare_detections
 from cornernet_export.targets import encode_boxes, ideal_maps
+from cornernet_export.verification.matching import FP32, View, compare_detections
 from cornernet_runtime import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps, output_channels
 
 # A frame of 4000 by 3000 is shrunk 16 times, so that objects of a tenth of it still are several cells large.
 SPEC = replace(SMALL_SPEC, input_size=(191, 255), largest_size=(191, 255))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from cornernet_runtime.backends.tensorrt import TensorRTBackend
-from cornernet_runtime.bundle import ENGINE_NAME, read_manifest, write_manifest
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest, write_manifest
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 FRAME = np.random.default_rng(1).integers(0, 256, (126, 190, 3), dtype=np.uint8)
 

@@ -19,7 +19,7 @@ from cases.pipeline import SHIPPED, Once, Pair
 from cases.video_clips import write_clip
 from places import ROOT
 
-from cornernet_bench.models import open_model
+from cornernet_bench.models.open import open_model
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.video.file import VideoFile

@@ -7,11 +7,11 @@ import json
 import cv2
 import numpy as np
 
-from cornernet_bench.oracle_maps import true_maps
+from cornernet_bench.oracle.maps import true_maps
+from cornernet_runtime.bundle.spec import ModelSpec
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.geometry import place
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.processing.geometry import place
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 SIDE, CELLS = 255, 64
 CELL = SIDE / CELLS  # pixels

@@ -15,13 +15,13 @@ from doubles.device_double import HostNetwork, counts
 from noise.margins import assert_found, clear_detections
 from places import SHIPPED
 
-from cornernet_export.torch_backend import TorchBackend, open_checkpoint
+from cornernet_export.torch_backend.cpu import TorchBackend, open_checkpoint
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice, host_bytes
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError, SizeError
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_runtime.pipeline import GpuPipeline
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_train.shapes import make_scene
 
 UNSEEN_SEED = 4242

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from noise.margins import assert_found, clear_detections
 
 from cornernet_runtime.backends.cuda_device import CudaDevice
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import BackendError, CornerNetWarning, FrameError
 from cornernet_runtime.pipeline import GpuPipeline
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
 
 SPEC = replace(
     SMALL_SPEC,

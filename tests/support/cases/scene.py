@@ -7,8 +7,8 @@ import time
 
 from cases.pipeline import SHIPPED, UNSEEN_SEED, Pair
 
-from cornernet_export.matching import Tolerance, compare_detections
-from cornernet_export.torch_backend import open_checkpoint
+from cornernet_export.torch_backend.cpu import open_checkpoint
+from cornernet_export.verification.matching import Tolerance, compare_detections
 from cornernet_train.shapes import make_scene
 
 SCENES, BATCH = 50, 4

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from cornernet_bench import kernels, selftest_path
-from cornernet_bench.selftest import Request
-from cornernet_bench.selftest_worker import Notes
+from cornernet_bench.kernels import check as kernels
+from cornernet_bench.selftest import path as selftest_path
+from cornernet_bench.selftest.notes import Notes
+from cornernet_bench.selftest.report import Request
 
 DOCUMENT = ROOT / "docs" / "selftest.md"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from cornernet_export.model import CornerNet, CornerNetConfig
-from cornernet_runtime.spec import ModelSpec
+from cornernet_runtime.bundle.spec import ModelSpec
 
 SMALL = CornerNetConfig(
     name="small", classes=3, stacks=2, stem=(8, 16), dims=(16, 16, 24), modules=(1, 1, 1), pool_width=8

@@ -1,4 +1,4 @@
-"""Cases of test_torch_network.py: the network in the pipeline, with clones, on a driver that is none.
+"""Cases of torch_backend/test_gpu.py: the network in the pipeline, with clones, on a driver that is none.
 
 The device's memory is the host's, so PyTorch works on the CPU, when the stream comes to it. All of ``TorchNetwork``
 runs but ``GpuWork``.
@@ -20,15 +20,15 @@ from cases.small import SMALL_SPEC, small_model
 from doubles.device_double import HostCall
 from noise.margins import assert_found, clear_detections
 
-from cornernet_export.torch_backend import TorchBackend
-from cornernet_export.torch_network import TorchGpuBackend, TorchNetwork, for_gpu
-from cornernet_export.torch_work import GpuWork, give_back_pools
+from cornernet_export.torch_backend.cpu import TorchBackend
+from cornernet_export.torch_backend.gpu import TorchGpuBackend, TorchNetwork, for_gpu
+from cornernet_export.torch_backend.work import GpuWork, give_back_pools
 from cornernet_runtime import Detector
 from cornernet_runtime.backends.cuda_device import CudaDevice
 from cornernet_runtime.backends.device_network import PREPARATION
+from cornernet_runtime.bundle.spec import DecodeParameters, NmsParameters
 from cornernet_runtime.errors import CornerNetWarning, SizeError
-from cornernet_runtime.maps import OUTPUT_NAMES
-from cornernet_runtime.spec import DecodeParameters, NmsParameters
+from cornernet_runtime.processing.maps import OUTPUT_NAMES
 
 SPEC = replace(SMALL_SPEC, decode=DecodeParameters(top_k=24, candidates=40), nms=NmsParameters(max_detections=20))
 SEVERAL = replace(SPEC, other_sizes=((31, 47), (63, 63)))

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from cornernet_bench.stream_clip import passing
+from cornernet_bench.stream.clip import passing
 from cornernet_train.shapes import make_scene
 
 TICK = Fraction(1, 12800)

@@ -30,12 +30,12 @@ _STUBS = {
 
 _DUMP_TENSORRT = """
 import json, tensorrt_bindings
-from cornernet_bench.api_surface import tensorrt_surface
+from cornernet_bench.selftest.api_surface import tensorrt_surface
 print(json.dumps(tensorrt_surface(tensorrt_bindings)))
 """
 _DUMP_CUDA = """
 import json
-from cornernet_bench.api_surface import cuda_surface
+from cornernet_bench.selftest.api_surface import cuda_surface
 print(json.dumps(cuda_surface()))
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cornernet_runtime.errors import BackendError, SizeError
 from cornernet_runtime.kernels.decode import DeviceMaps
-from cornernet_runtime.maps import OUTPUT_NAMES, output_channels
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, output_channels
 
 HostCall = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from host import kernel_host
 
-from cornernet_runtime.geometry import cells_to_input, clip_to_frame
 from cornernet_runtime.kernels import decode as kernels
 from cornernet_runtime.kernels.candidates import CandidateMemory
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.geometry import cells_to_input, clip_to_frame
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cornernet_runtime.bundle.spec import DecodeParameters
     from cornernet_runtime.detections import Candidates
-    from cornernet_runtime.geometry import Placement
-    from cornernet_runtime.spec import DecodeParameters
+    from cornernet_runtime.processing.geometry import Placement
 
 POISON = 0xCD  # fills memory that nobody has written
 

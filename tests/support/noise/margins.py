@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from noise.rounding import SIZE, perturbed
 
-from cornernet_export.matching import box_iou
+from cornernet_export.verification.matching import box_iou
 from cornernet_runtime.detections import Detections
 from cornernet_runtime.detector import Detector
-from cornernet_runtime.maps import OUTPUT_NAMES, CornerMaps
+from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 
 DRAWS = 10  # a decision that rounding can turn is turned in about half of them
 

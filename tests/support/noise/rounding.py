@@ -23,7 +23,7 @@ SIZE = 1e-6
 BACKENDS = {
     "cornernet_runtime.backends.onnxruntime": "OnnxRuntimeBackend",
     "cornernet_runtime.backends.openvino": "OpenVinoBackend",
-    "cornernet_export.torch_backend": "TorchBackend",
+    "cornernet_export.torch_backend.cpu": "TorchBackend",
 }
 
 

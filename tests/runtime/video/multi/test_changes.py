@@ -12,8 +12,8 @@ from cases.multi import PICTURE, endless, failing, made_up, pictures
 from cases.video_clips import moving_shapes, write_clip
 
 from cornernet_runtime.errors import VideoError
-from cornernet_runtime.video.crew import Crew
 from cornernet_runtime.video.multi import MultiStream
+from cornernet_runtime.video.pool import Crew
 from cornernet_runtime.video.sources import Frames
 
 PATIENCE = 20  # seconds

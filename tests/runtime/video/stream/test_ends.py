@@ -16,7 +16,7 @@ from places import SUPPORT
 
 from cornernet_runtime.detector import Detector
 from cornernet_runtime.errors import CornerNetWarning, FrameError, VideoError
-from cornernet_runtime.video import crew as crew_module
+from cornernet_runtime.video import pool as crew_module
 from cornernet_runtime.video.sources import Frames
 
 

@@ -1,0 +1,1 @@
+"""The published pipeline, which models are compared with."""

@@ -1,0 +1,1 @@
+"""Data sets in COCO's format, and detections judged on them."""

@@ -1,0 +1,1 @@
+"""``cornernet-bench compare``: models side by side."""

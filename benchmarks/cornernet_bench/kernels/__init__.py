@@ -1,0 +1,1 @@
+"""``cornernet-bench kernels``: the CUDA kernels, checked and timed."""

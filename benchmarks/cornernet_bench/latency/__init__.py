@@ -1,0 +1,1 @@
+"""``cornernet-bench latency``: from frame to boxes, stage by stage."""

@@ -1,0 +1,1 @@
+"""Times of contestants: taken, summarised and compared, and on what machine."""

@@ -1,0 +1,1 @@
+"""Models as the benchmarks open and run them."""

@@ -1,0 +1,1 @@
+"""``cornernet-bench oracle``: where AP is lost."""

@@ -1,0 +1,1 @@
+"""Reports: what they consist of, where they go, and how they look."""

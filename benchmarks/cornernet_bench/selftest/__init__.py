@@ -1,0 +1,1 @@
+"""``cornernet-bench selftest``: all that a machine can check."""

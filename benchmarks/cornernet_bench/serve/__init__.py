@@ -1,0 +1,1 @@
+"""``cornernet-bench serve``: a running service under load."""

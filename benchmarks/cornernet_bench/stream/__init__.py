@@ -1,0 +1,1 @@
+"""``cornernet-bench stream``: rate, lag and leaks of video streams."""

@@ -1,0 +1,1 @@
+"""A bundle's TensorRT engine: built, verified, described."""

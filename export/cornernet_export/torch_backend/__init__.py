@@ -1,0 +1,1 @@
+"""PyTorch as a backend: on the CPU, and on a GPU inside the pipeline."""

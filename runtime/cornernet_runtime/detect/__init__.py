@@ -1,0 +1,1 @@
+"""The work behind ``cornernet-detect``: images, videos, live streams."""
