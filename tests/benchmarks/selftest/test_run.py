@@ -33,9 +33,8 @@ def plant(tmp_path, monkeypatch):
         folder = tmp_path / "planted"
         folder.mkdir(exist_ok=True)
         code = "import os, signal, subprocess, sys, time\nfrom cornernet_bench.selftest import layers\n"
-        code += (
-            "from cornernet_bench.selftest.report import Finding\nfrom cornernet_runtime.errors import KernelError\n"
-        )
+        code += "from cornernet_bench.selftest.report import Finding\n"
+        code += "from cornernet_runtime.errors import KernelError\n"
         for layer, body in bodies.items():
             code += f"def {layer}(request, notes):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
             code += f"layers.RUNNERS[{layer!r}] = {layer}\n"
