@@ -146,10 +146,17 @@ def rewrite(initial, values):
     initial.CopyFrom(numpy_helper.from_array(values.astype(np.float32), initial.name))
 
 
+def few_and_many(few):
+    return [
+        pytest.param(range(few), marks=pytest.mark.slow),  # the exporter takes seconds
+        pytest.param(range(few, NETWORKS), marks=pytest.mark.soak),
+    ]
+
+
 DEFECTS = (swap_channels, lose_an_offset, turn_one_direction_of_pooling, shift_an_output)
 
 
-@pytest.mark.parametrize("numbers", [range(3), pytest.param(range(3, NETWORKS), marks=pytest.mark.soak)], ids=str)
+@pytest.mark.parametrize("numbers", few_and_many(3), ids=str)
 def test_no_sound_network_is_refused(export, numbers, record_property):
     outcomes = {number: export(number) for number in numbers}
     assert [number for number, outcome in outcomes.items() if outcome.refused] == []
@@ -160,7 +167,7 @@ def test_no_sound_network_is_refused(export, numbers, record_property):
     record_property("near ties", f"{ties} of {compared} detections")
 
 
-@pytest.mark.parametrize("numbers", [range(4), pytest.param(range(4, NETWORKS), marks=pytest.mark.soak)], ids=str)
+@pytest.mark.parametrize("numbers", few_and_many(4), ids=str)
 def test_every_planted_defect_is_refused(export, numbers):
     outcomes = {number: export(number, DEFECTS[number % len(DEFECTS)]) for number in numbers}
     accepted = [(number, DEFECTS[number % len(DEFECTS)].__name__) for number in numbers if not outcomes[number].refused]
