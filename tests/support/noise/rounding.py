@@ -4,7 +4,7 @@ Each value of an output moves by up to 1e-6 of that output's largest value in th
 image is moved alike whenever it runs, alone or in a batch, as one machine rounds alike; other backends and other seeds
 are moved otherwise.
 
-CORNERNET_TEST_NOISE_LOG=FILE lists the tests that ran a network, one a line for each run: no other can change.
+CORNERNET_TEST_NOISE_LOG=FILE lists the tests that ran a network, one a line: no other can change.
 """
 
 from __future__ import annotations
@@ -64,8 +64,7 @@ def perturbed(outputs, images, name, seed, size=SIZE):
     import numpy as np  # noqa: PLC0415 - also loaded into processes that never run a network
 
     if os.environ.get(LOG):
-        with Path(os.environ[LOG]).open("a", encoding="utf-8") as log:
-            log.write(os.environ.get("PYTEST_CURRENT_TEST", "unknown").rsplit(" (", 1)[0] + "\n")
+        _record(os.environ.get("PYTEST_CURRENT_TEST", "unknown").rsplit(" (", 1)[0], Path(os.environ[LOG]))
     outputs = [np.array(output) for output in outputs]
     for index, image in enumerate(images):
         generator = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(image.tobytes())])
@@ -73,6 +72,12 @@ def perturbed(outputs, images, name, seed, size=SIZE):
             largest = np.abs(output[index]).max(where=np.isfinite(output[index]), initial=0)
             output[index] += generator.uniform(-size, size, output[index].shape).astype(output.dtype) * largest
     return outputs
+
+
+@functools.cache  # once in a process: some tests limit the size of files
+def _record(test, log):
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{test}\n")
 
 
 class Finder(importlib.abc.MetaPathFinder):
