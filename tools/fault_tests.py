@@ -61,20 +61,21 @@ def candidates_for(fault: Fault, covering: Covering, collected: list[str]) -> li
         collected: Node ids of the tests to choose from, without parameters.
 
     Returns:
-        Node ids. Complete where the statement only ran inside tests. Where it also ran outside, the tests of its file
-        and of its mirror follow; where it only ran outside, or nowhere, all tests of its folder.
+        Node ids. Complete where the statement only ran inside tests. Where it also ran outside, the tests that mirror
+        its file or run any of it follow; where it only ran outside, or nowhere, all tests of its folder.
     """
     ids = {_context(node_id): node_id for node_id in collected}
 
     def known(contexts: set[str]) -> list[str]:
-        return _cheapest_first([context for context in contexts if context in ids], covering.cost, ids)
+        return _cheapest_first([context for context in ids if context in contexts], covering.cost, ids)
 
     running = covering.of_statement(fault)
     tests = known(running)
     if not tests or "" in running:
-        tests += known(covering.of_file(fault)) + [node_id for node_id in collected if _mirrors(node_id, fault)]
+        tests += known({_context(node_id) for node_id in collected if _mirrors(node_id, fault)})
+        tests += known(covering.of_file(fault))
     if not tests or running <= {""}:
-        tests += [node_id for node_id in collected if _folders(fault) & set(_file(node_id).parts)]
+        tests += known({_context(node_id) for node_id in collected if _folders(fault) & set(_file(node_id).parts)})
     return list(dict.fromkeys(tests))
 
 
@@ -96,9 +97,9 @@ def _cheapest_first(contexts: list[str], cost: Counter[str], ids: dict[str, str]
     for context in contexts:
         costs[_file(ids[context])].append(cost[context])
 
-    def key(context: str) -> tuple[float, str, int, str]:
+    def key(context: str) -> tuple[float, str, int]:
         file = _file(ids[context])
-        return sum(costs[file]) / len(costs[file]), str(file), cost[context], context
+        return sum(costs[file]) / len(costs[file]), str(file), cost[context]
 
     return [ids[context] for context in sorted(contexts, key=key)]
 
