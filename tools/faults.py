@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fault_sites import Fault, draw, locate, package_folders
 from fault_tests import Covering, candidates_for
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 NOT_COPIED = (".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
 FOUND = {"found", "hangs"}
 PASSED = {0, 5}  # pytest's exit status: all passed, nothing was selected
+# Something stopped pytest, which may have nothing to do with the fault.
+STOPPED = {pytest.ExitCode.INTERRUPTED, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class Verdict:
     """The result for one fault.
 
     Attributes:
-        outcome: ``found``, ``hangs`` (counts as found: a test did not end), ``survived``, ``undecided`` (time ran out
-            before every test had run) or ``gone`` (its code no longer exists).
+        outcome: ``found``, ``hangs`` (counts as found: a test did not end), ``survived``, ``undecided`` (time ran out,
+            or pytest was stopped, before every test had run) or ``gone`` (its code no longer exists).
         test: Node id of the first test that failed or hung.
         tests: Number of test functions that could notice it.
         seconds: Time it took, from the first test on.
@@ -103,11 +107,13 @@ class Judge:
         log = self._log()
         failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log, re.MULTILINE)
         running = ["", *re.findall(r"^\S+\.py::\S+", log, re.MULTILINE)][-1]
-        if status is None:
+        if status is None or (failed is None and status in STOPPED):
             return "undecided", running
-        if failed is None and "Timeout (" in log:
+        if failed:
+            return "found", failed[1]
+        if "Timeout (" in log:
             return "hangs", running
-        return "found", failed[1] if failed else f"pytest ended with {status}"
+        return "found", f"pytest ended with {status}"
 
     def _passes_without_fault(self, test: str) -> bool:
         """Run a test in the unchanged tree, once; a failing one is not used again."""
@@ -237,4 +243,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops pytest and removes the copy
     sys.exit(main())

@@ -86,6 +86,16 @@ def test_ends():
 """
 
 
+STOPS = """
+import os
+from package.area import area
+
+def test_stops():
+    if area(3) == 12:
+        os.kill(os.getpid(), 15)
+"""
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A tree with one function and three tests, and a folder for the results."""
@@ -133,6 +143,13 @@ def test_a_fault_that_hangs_a_test_is_found_and_reported_as_hanging(project):
 def test_a_fault_is_undecided_when_time_is_up(project):
     (project / "runtime/package/area.py").write_text("def area(side):\n    return side * 3\n")
     status, entry = judged(project, "--tests-expression", "not slow", "--limit", "1")
+    assert (status, entry["outcome"]) == (1, "undecided")
+
+
+def test_a_fault_is_undecided_when_pytest_is_stopped(project):
+    (project / "runtime/package/area.py").write_text("def area(side):\n    return side * 3\n")
+    (project / "tests/runtime/test_area.py").write_text(STOPS)
+    status, entry = judged(project)
     assert (status, entry["outcome"]) == (1, "undecided")
 
 
