@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## Draw scenes, build the shipped model as a bundle, measure 
 
 # Two workers; what they compile is kept in build/test-cache. `make test WORKERS=0` runs the tests in one process.
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 REST := slow or ray or browser
 
 test: lint ## Check the style of the tree, then run the fast tests: nine in ten, in five minutes

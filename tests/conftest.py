@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import build_cache
+import kept
 import pytest
 from cases.small import SMALL_SPEC, small_model
 from doubles import api_surface, checked, cuda_doubles, tensorrt_doubles
@@ -18,15 +20,16 @@ from filelock import FileLock
 from grouping import arrange, limit_threads, scheduler
 from host import host_cuda, kernel_host
 from noise import rounding
-from places import ROOT, SUPPORT, python_path
+from places import ROOT, SHIPPED, SUPPORT, python_path
 
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.checkpoint import save_checkpoint
 from cornernet_runtime import plugin
 from cornernet_runtime.errors import KernelError
+from cornernet_runtime.files import sha256
 from cornernet_runtime.kernels import device, program
 
-MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+MakeOnce = Callable[..., Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,19 +57,23 @@ def interrupts() -> None:
 def made_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> MakeOnce:
     """Return a function that fills a folder once a run: one worker makes it, the others wait for it.
 
-    It takes a name, which is that of the folder and unique in the run, and a function that fills the folder.
+    It takes a name, which is that of the folder and unique in the run, a function that fills the folder, and whether
+    to keep what that made for the next runs.
     """
     base = tmp_path_factory.getbasetemp()
     base = (base.parent if hasattr(request.config, "workerinput") else base) / "made-once"
     base.mkdir(exist_ok=True)
 
-    def make(name: str, fill: Callable[[Path], object]) -> Path:
+    def make(name: str, fill: Callable[[Path], object], *, keep: bool = False) -> Path:
         folder, finished = base / name, base / f"{name}.finished"
         with FileLock(base / f"{name}.lock"):
             if not finished.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
                 folder.mkdir()
-                fill(folder)
+                if keep:
+                    kept.fill(folder, name, fill)
+                else:
+                    fill(folder)
                 finished.touch()
         return folder
 
@@ -80,8 +87,30 @@ def checkpoint_path(made_once: MakeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle_path(checkpoint_path: Path, made_once: MakeOnce) -> Path:
-    return made_once("bundle", lambda folder: export_bundle(ExportRequest(checkpoint_path, folder / "small"))) / "small"
+def export_once(made_once: MakeOnce) -> Callable[..., Path]:
+    """Return a function that exports a checkpoint as ``ExportRequest`` says, once for all tests that only read it."""
+
+    def export(checkpoint: Path, name: str = "small", **options: object) -> Path:
+        asked = f"{sha256(checkpoint)} {name} {sorted(options.items())}"
+        made = made_once(
+            f"exported-{hashlib.sha256(asked.encode()).hexdigest()[:16]}",
+            lambda folder: export_bundle(ExportRequest(checkpoint, folder / name, **options)),
+            keep=True,
+        )
+        return made / name
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def bundle_path(checkpoint_path: Path, export_once: Callable[..., Path]) -> Path:
+    return export_once(checkpoint_path)
+
+
+@pytest.fixture(scope="session")
+def shipped_path(export_once: Callable[..., Path]) -> Path:
+    """The shipped model as a bundle."""
+    return export_once(SHIPPED, "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -149,13 +178,9 @@ def bundle(bundle_path: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def batch_bundle_path(checkpoint_path: Path, made_once: MakeOnce) -> Path:
+def batch_bundle_path(checkpoint_path: Path, export_once: Callable[..., Path]) -> Path:
     """A bundle of two sizes and of batches of 2 to 4, 3 being the usual one."""
-
-    def export(folder: Path) -> None:
-        export_bundle(ExportRequest(checkpoint_path, folder / "small", sizes=((63, 95), (95, 63)), batch=(2, 3, 4)))
-
-    return made_once("batches", export) / "small"
+    return export_once(checkpoint_path, sizes=((63, 95), (95, 63)), batch=(2, 3, 4))
 
 
 @pytest.fixture(scope="session")

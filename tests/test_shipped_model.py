@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from places import SHIPPED
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.verification.matching import box_iou
 from cornernet_runtime import Detector
 from cornernet_train.shapes import CLASS_NAMES, make_scene
@@ -13,10 +12,8 @@ UNSEEN_SEED = 4242
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory):
-    output = tmp_path_factory.mktemp("shipped") / "tiny"
-    export_bundle(ExportRequest(SHIPPED, output))
-    with Detector.open(output) as opened:
+def detector(shipped_path):
+    with Detector.open(shipped_path) as opened:
         yield opened
 
 

@@ -17,21 +17,18 @@ import pytest
 from cases.video_clips import decoded
 from places import ROOT, SOURCE_ROOTS, SUPPORT, python_path
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime import Detector
 from cornernet_train.shapes import CLASS_NAMES
 from cornernet_train.shapes_video import moving_shapes, write_shapes_video
 
 EXAMPLES = ROOT / "examples"
-SEED, SECONDS, RATE = 2, 4, 25
+SEED, SECONDS, RATE = 2, 2, 25
 LONGEST = 30  # lines
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny"
-    export_bundle(ExportRequest(ROOT / "models" / "cornernet-tiny" / "cornernet-tiny.safetensors", path))
-    return path
+def model(shipped_path):
+    return shipped_path
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +101,11 @@ def test_pyav_frames_come_with_their_times(model, clip, scenes):
 
 
 @pytest.mark.slow
-def test_crossings_are_those_of_the_shapes(model, clip, scenes):
+def test_crossings_are_those_of_the_shapes(model, tmp_path):
     need("supervision", "trackers")
+    clip, seconds = tmp_path / "shapes.mp4", 4
+    write_shapes_video(clip, seconds, SEED)
+    scenes = list(moving_shapes(SEED, seconds * RATE))
     boxes = np.array([scene.boxes for scene in scenes])
     right = (boxes[..., 0] + boxes[..., 2]) / 2 > scenes[0].image.shape[1] / 2
     expected = [
@@ -135,7 +135,7 @@ def test_the_web_socket_answers_pictures_of_several_clients(server, model, scene
     from websockets.asyncio.client import connect  # noqa: PLC0415 - an extra
 
     assert server.startswith("ws://127.0.0.1:")
-    pictures = [scene.image for scene in scenes[::20]]
+    pictures = [scene.image for scene in scenes[::10]]
 
     async def ask(pictures):
         async with connect(server) as socket:

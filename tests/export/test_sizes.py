@@ -29,32 +29,27 @@ SIZES = [(383, 511), (511, 767), (767, 511)]
 
 
 @pytest.fixture(scope="module")
-def dynamic(checkpoint_path, tmp_path_factory):
-    path = tmp_path_factory.mktemp("dynamic") / "bundle"
-    export_bundle(ExportRequest(checkpoint_path, path, sizes=(LARGEST,), dynamic=True))
-    return path
+def dynamic(checkpoint_path, export_once):
+    return export_once(checkpoint_path, sizes=(LARGEST,), dynamic=True)
 
 
 @pytest.fixture(scope="module")
-def several(checkpoint_path, tmp_path_factory):
-    path = tmp_path_factory.mktemp("several") / "bundle"
-    export_bundle(ExportRequest(checkpoint_path, path, sizes=((63, 95), (95, 63))))
-    return path
+def several(checkpoint_path, export_once):
+    return export_once(checkpoint_path, sizes=((63, 95), (95, 63)))
 
 
 @pytest.fixture(scope="module")
-def fixed(tmp_path_factory):
-    """Open a file of one size, exported once."""
-    folder, opened, folded = tmp_path_factory.mktemp("fixed"), {}, fold_batch_norms(small_model())
+def fixed(made_once):
+    """The backends of files of one size each, by that."""
+    folded = fold_batch_norms(small_model())
 
-    def open_fixed(size):
-        if size not in opened:
-            path = folder / f"{size[0]}x{size[1]}.onnx"
-            onnx.save(build_onnx(folded, replace(SMALL_SPEC, input_size=size, largest_size=size)), path)
-            opened[size] = OnnxRuntimeBackend(path)
-        return opened[size]
+    def make(folder):
+        for size in SIZES:
+            model = build_onnx(folded, replace(SMALL_SPEC, input_size=size, largest_size=size))
+            onnx.save(model, folder / f"{size[0]}x{size[1]}.onnx")
 
-    return open_fixed
+    folder = made_once("fixed", make, keep=True)
+    return {size: OnnxRuntimeBackend(folder / f"{size[0]}x{size[1]}.onnx") for size in SIZES}
 
 
 def noise(batch, size):
@@ -76,7 +71,7 @@ def test_a_dynamic_file_equals_a_fixed_one_of_the_same_size(dynamic, fixed, size
     with Detector.open(dynamic) as detector:
         found = detector.backend(images)
     for index in range(batch):
-        assert_equal_maps(found[index], fixed(size)(images[index : index + 1])[0])
+        assert_equal_maps(found[index], fixed[size](images[index : index + 1])[0])
 
 
 @pytest.mark.parametrize("size", [(63, 95), (95, 63)])

@@ -128,6 +128,7 @@ def test_sanitizers_find_nothing(sanitized, shape, dtype):
     check(sanitized, random_maps(shape, coarse=True, special=special, dtype=dtype), DecodeParameters(20, 50))
 
 
+@pytest.mark.slow
 @on_the_host
 @pytest.mark.parametrize("shape", [(1, 1, 33, 40), (1, 2, 9, 7)], ids=str)
 def test_thread_sanitizer_finds_no_race(threaded, shape):

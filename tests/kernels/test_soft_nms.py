@@ -199,6 +199,7 @@ def test_sanitizers_find_nothing(sanitized, counts, capacity, merging):
     check(sanitized, [random_views(counts, 2)], 2, parameters, capacity, merging)
 
 
+@pytest.mark.slow
 @on_the_host
 @pytest.mark.parametrize("merging", [False, True], ids=["plain", "merging"])
 def test_thread_sanitizer_finds_no_race(threaded, merging):

@@ -15,7 +15,6 @@ import pytest
 from doubles.triton_double import FrontModel, Request, TritonError, load_model
 from places import SHIPPED
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.triton.repository import TritonRequest, write_repository
 from cornernet_runtime import Detector
 from cornernet_runtime.errors import ModelError
@@ -25,10 +24,8 @@ FRAMES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((63, 95), (
 
 
 @pytest.fixture(scope="module")
-def dynamic_bundle_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("dynamic") / "any"
-    export_bundle(ExportRequest(SHIPPED, path, sizes=((159, 191),), dynamic=True, batch=(1, 2, 4)))
-    return path
+def dynamic_bundle_path(export_once):
+    return export_once(SHIPPED, "any", sizes=((159, 191),), dynamic=True, batch=(1, 2, 4))
 
 
 @pytest.fixture

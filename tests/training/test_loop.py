@@ -203,7 +203,7 @@ def test_there_are_as_many_batches_as_steps_however_few_pictures():
     assert [len(batch.images) for batch in batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_number_of_workers_does_not_matter(runs, begun, workers):
     assert same(weights(runs[0] / "last.safetensors"), weights(trained(begun, workers=workers, resume=True)))
 

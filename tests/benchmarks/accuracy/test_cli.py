@@ -17,7 +17,6 @@ from cornernet_bench.accuracy import evaluate as judging
 from cornernet_bench.accuracy.evaluate import METRICS
 from cornernet_bench.cli import main
 from cornernet_bench.models.open import open_model
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.cli.detect import main as detect
 from cornernet_runtime.errors import BackendError, BundleError, CheckpointError
 from cornernet_runtime.pictures import read_picture
@@ -353,13 +352,12 @@ def test_a_checkpoint_can_be_judged_in_half_precision(tmp_path):
 
 
 @pytest.mark.slow
-def test_detections_that_were_written_have_the_same_ap_in_a_script_of_its_own(tmp_path):
-    export_bundle(ExportRequest(SHIPPED, tmp_path / "tiny"))
+def test_detections_that_were_written_have_the_same_ap_in_a_script_of_its_own(shipped_path, tmp_path):
     write_shapes(tmp_path / "scenes", images=20, seed=6)
     annotations, images = tmp_path / "scenes" / "annotations.json", tmp_path / "scenes" / "images"
     found, report = tmp_path / "found.jsonl", tmp_path / "report.json"
-    assert detect([str(tmp_path / "tiny"), str(images), "--score", "0", "--json", str(found)]) == 0
-    assert accuracy(tmp_path / "tiny", tmp_path / "scenes", "--json", report) == 0
+    assert detect([str(shipped_path), str(images), "--score", "0", "--json", str(found)]) == 0
+    assert accuracy(shipped_path, tmp_path / "scenes", "--json", report) == 0
     truth = COCO(annotations)
     pictures = {picture["file_name"]: picture["id"] for picture in truth.dataset["images"]}
     categories = {category["name"]: category["id"] for category in truth.dataset["categories"]}

@@ -20,6 +20,6 @@ def speeds_are_reported():
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def folder(shipped_path, tmp_path_factory):
     """A folder with the shipped model as a bundle, ``tiny``, and scenes; tests read both and write other files."""
-    return shipped_with_scenes(tmp_path_factory.mktemp("compare"), SCENES)
+    return shipped_with_scenes(shipped_path, tmp_path_factory.mktemp("compare"), SCENES)

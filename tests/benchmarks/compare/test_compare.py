@@ -218,6 +218,7 @@ def test_a_crash_of_what_opens_a_model_is_an_error_here(folder):
 # The page.
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_of_the_page_is_cut_off_and_the_console_is_silent(written, tmp_path, width):

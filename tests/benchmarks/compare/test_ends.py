@@ -29,7 +29,8 @@ pytestmark = pytest.mark.usefixtures("speeds_are_reported")
 @pytest.mark.parametrize(
     ("call", "timed", "pictures"),
     [
-        (5, 1, 0),  # after two calls to warm up and a round
+        # After two calls to warm up and a round.
+        pytest.param(5, 1, 0, marks=pytest.mark.slow),
         (9, 2, 1),  # the second contestant has seen a picture, the first two
     ],
 )
@@ -58,7 +59,9 @@ def test_an_interrupt_before_anything_is_measured_leaves_no_report(folder, tmp_p
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize(("judged", "known"), [(0, [False, False]), (1, [True, False])])
+@pytest.mark.parametrize(
+    ("judged", "known"), [pytest.param(0, [False, False], marks=pytest.mark.slow), (1, [True, False])]
+)
 def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
     folder, tmp_path, capfd, monkeypatch, judged, known
 ):

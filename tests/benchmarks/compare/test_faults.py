@@ -18,9 +18,9 @@ SCENES = 8
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(shipped_path, tmp_path_factory):
     """What a comparison says of each fault, by its name; "none" is the model once more."""
-    folder = shipped_with_scenes(tmp_path_factory.mktemp("faults"), SCENES)
+    folder = shipped_with_scenes(shipped_path, tmp_path_factory.mktemp("faults"), SCENES)
     models = {"none": folder / "tiny", **write_faulty_models(folder / "tiny" / "model.onnx", folder)}
     report = compare(
         CompareRequest(
@@ -86,9 +86,9 @@ def test_a_loss_of_ap_is_looked_for_by_the_oracle_too(results):
     assert not any("oracle" in line for line in results["suppression"].against.findings)
 
 
-def test_a_loss_of_ap_within_the_tolerance_of_the_maps_is_laid_at_its_head(tmp_path, monkeypatch):
+def test_a_loss_of_ap_within_the_tolerance_of_the_maps_is_laid_at_its_head(shipped_path, tmp_path, monkeypatch):
     monkeypatch.setattr(compare_findings, "expected", lambda *_: Expected("int8", 10.0, 0.5))
-    folder = shipped_with_scenes(tmp_path, SCENES)
+    folder = shipped_with_scenes(shipped_path, tmp_path, SCENES)
     source = folder / "tiny" / "model.onnx"
     model = onnx.load(source)
     perturb("tl_embed", 0.5)(model)

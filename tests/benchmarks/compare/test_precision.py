@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cases.faulty_models import SHIPPED, shipped_with_scenes
+from cases.faulty_models import shipped_with_scenes
+from places import SHIPPED
 
 from cornernet_bench.compare.compare import compare
 from cornernet_bench.compare.contestant import parse_contestant
@@ -20,9 +21,9 @@ BFLOAT16 = "@openvino-bf16"
 
 
 @pytest.fixture(scope="module")
-def against(tmp_path_factory):
+def against(shipped_path, tmp_path_factory):
     """How the shipped model in INT8 and, if the CPU can, in bfloat16 differs from it as it is, by what was typed."""
-    folder = shipped_with_scenes(tmp_path_factory.mktemp("precision"), SCENES)
+    folder = shipped_with_scenes(shipped_path, tmp_path_factory.mktemp("precision"), SCENES)
     pictures = (str(folder / "scenes" / "images"),)
     with pytest.warns(match="calibrating on 8 pictures only"):
         export_bundle(ExportRequest(SHIPPED, folder / "int8", precision="int8", pictures=pictures))

@@ -355,7 +355,7 @@ def started(plant, tmp_path):
     process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_what_is_known(started, tmp_path, number):
     process, worker = started
     process.send_signal(number)

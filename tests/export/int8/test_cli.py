@@ -111,12 +111,10 @@ def test_the_table_of_the_second_step_is_printed(checkpoint_path, scenes, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def exact(scenes, tmp_path_factory):
+def exact(scenes, shipped_path):
     """The shipped model in float32, with its graph and the ranges that INT8 needs."""
-    output = tmp_path_factory.mktemp("exact") / "bundle"
-    export_bundle(ExportRequest(SHIPPED, output))
-    model = onnx.load(output / "model.onnx")
-    with Detector.open(output) as detector:
+    model = onnx.load(shipped_path / "model.onnx")
+    with Detector.open(shipped_path) as detector:
         paths = find_pictures([str(scenes)])
         yield detector, model, int8_export.calibrate(model, "cpu", detector, paths, lambda _: None)
 

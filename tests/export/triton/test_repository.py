@@ -45,25 +45,24 @@ FRONT_PORTS = {
 
 
 @pytest.fixture(scope="module")
-def bundles(bundle_path, batch_bundle_path, tmp_path_factory):
+def bundles(bundle_path, batch_bundle_path, made_once):
     """A bundle of each kind, by name; those that are made here are not verified, which takes the most time."""
-    folder = tmp_path_factory.mktemp("kinds")
+    folder = made_once("kinds", write_kinds, keep=True)
+    made = {name: folder / name for name in ("batches", "any", "half", "int8")}
+    return {"fixed": bundle_path, "sizes and batches": batch_bundle_path, **made}
+
+
+def write_kinds(folder):
     model = fold_batch_norms(small_model())
     native = replace(SMALL_SPEC, largest_size=(127, 191), dynamic=True, geometry="native")
-    half = replace(SMALL_SPEC, precision="fp16", other_sizes=((63, 63),))
+    write_bundle(folder / "batches", model, replace(SMALL_SPEC, batch=(1, 4, 4)))
+    write_bundle(folder / "any", model, native)
+    write_bundle(folder / "half", to_half(model), replace(SMALL_SPEC, precision="fp16", other_sizes=((63, 63),)))
     for number in range(6):
         write_picture(folder / f"{number}.png", make_scene(11, number).image)
     pictures = tuple(map(str, sorted(folder.glob("*.png"))))
     with pytest.warns(CornerNetWarning, match="calibrating on 6 pictures only"):
         export_bundle(ExportRequest(SHIPPED, folder / "int8", sizes=((95, 95),), precision="int8", pictures=pictures))
-    return {
-        "fixed": bundle_path,
-        "sizes and batches": batch_bundle_path,
-        "batches": write_bundle(folder / "batches", model, replace(SMALL_SPEC, batch=(1, 4, 4))),
-        "any": write_bundle(folder / "any", model, native),
-        "half": write_bundle(folder / "half", to_half(model), half),
-        "int8": folder / "int8",
-    }
 
 
 def write_bundle(folder, model, spec):

@@ -19,7 +19,6 @@ from noise.rounding import exact
 from onnx import TensorProto, helper
 from places import ROOT, SHIPPED, python_path
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_export.corner_pool import OPSET, pool_function
 from cornernet_export.model.corner_pool import Corner
 from cornernet_export.onnx_graph import build_onnx
@@ -55,18 +54,18 @@ def run_apart(code, path, **variables):
 
 
 @pytest.fixture(scope="module")
-def dynamic_path(tmp_path_factory):
+def dynamic_path(made_once):
     """The small network as a file of any size, in a folder by itself."""
-    path = tmp_path_factory.mktemp("dynamic")
-    (path / ONNX_NAME).write_bytes(build_onnx(small_model(), DYNAMIC).SerializeToString())
-    return path
+
+    def make(folder):
+        (folder / ONNX_NAME).write_bytes(build_onnx(small_model(), DYNAMIC).SerializeToString())
+
+    return made_once("openvino", make, keep=True)
 
 
 @pytest.fixture(scope="module")
-def shipped_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("shipped") / "tiny"
-    export_bundle(ExportRequest(SHIPPED, path, sizes=((383, 383),), dynamic=True))
-    return path
+def shipped_path(export_once):
+    return export_once(SHIPPED, "tiny", sizes=((383, 383),), dynamic=True)
 
 
 def noise(*shape):
@@ -102,9 +101,8 @@ def test_maps_are_those_of_onnx_runtime_at_every_shape(request, fixture, shapes)
         assert largest_error(expected, found) <= FLOAT32
 
 
-def test_half_weights_are_computed_in_float32(checkpoint_path, tmp_path):
-    export_bundle(ExportRequest(checkpoint_path, tmp_path / "half", precision="fp16", force=True))
-    path = tmp_path / "half" / ONNX_NAME
+def test_half_weights_are_computed_in_float32(checkpoint_path, export_once):
+    path = export_once(checkpoint_path, precision="fp16", force=True) / ONNX_NAME
     images = noise(1, 3, 63, 95)
     # ONNX Runtime rounds to float16 between the operators.
     assert largest_error(OnnxRuntimeBackend(path)(images), OpenVinoBackend(path)(images)) <= 2e-2

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from places import SHIPPED
 
-from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_train.shapes_dataset import write_shapes
 
 ORDER = [2, 0, 1, 5, 4, 3]  # of permuted classes
 
 
-def shipped_with_scenes(folder, scenes):
-    """Put the shipped model as a bundle, ``tiny``, and so many ``scenes`` into a folder, and return it."""
-    export_bundle(ExportRequest(SHIPPED, folder / "tiny"))
+def shipped_with_scenes(shipped, folder, scenes):
+    """Copy the shipped model's bundle, as ``tiny``, and draw so many ``scenes`` into a folder, and return it."""
+    shutil.copytree(shipped, folder / "tiny")
     write_shapes(folder / "scenes", scenes, seed=77)
     return folder
 
