@@ -122,7 +122,9 @@ def test_random_maps_decode_as_plain_array_code(counting, shape, dtype):
 
 @on_the_host
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 9, 11), (1, 1, 40, 132)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 3, 9, 11), pytest.param((1, 1, 40, 132), marks=pytest.mark.slow)], ids=str
+)
 def test_sanitizers_find_nothing(sanitized, shape, dtype):
     special = (np.nan, np.inf, -np.inf)
     check(sanitized, random_maps(shape, coarse=True, special=special, dtype=dtype), DecodeParameters(20, 50))

@@ -156,7 +156,9 @@ def test_one_frame_gives_all_its_views(sanitized):
 
 @on_the_host
 @pytest.mark.parametrize("upside_down", [False, True])
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (63, 95), (200, 300)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 7), (7, 1), (63, 95), pytest.param((200, 300), marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("native", [False, True], ids=["fit", "native"])
 def test_sanitizers_find_nothing(sanitized, size, native, upside_down):
     # The memory of a frame ends with its last pixel, and that of the input with its last: a byte beyond is seen.

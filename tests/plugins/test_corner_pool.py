@@ -26,17 +26,22 @@ every_corner = pytest.mark.parametrize("corner", [TOP_LEFT, BOTTOM_RIGHT], ids=[
 every_format = pytest.mark.parametrize(
     "map_format", [LINEAR_FLOAT, LINEAR_HALF, CHANNELS_LAST], ids=["float", "half", "half-channels-last"]
 )
-USUAL, OTHERS = 90, (75, 80, 86, 89, 100, 120)
-ARCHITECTURES = [USUAL, *(pytest.param(number, marks=pytest.mark.slow) for number in OTHERS)]
 SUCCESS, INVALID_VALUE = 0, 1
 
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+USUAL, OTHERS = 90, (75, 80, 86, 89, 100, 120)
+ARCHITECTURES = [USUAL, *map(slow, OTHERS)]
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 1, 127),
     (1, 9, 127, 1),
     (1, 2, 128, 128),
-    (1, 2, 129, 191),
-    (1, 1, 191, 129),
+    slow((1, 2, 129, 191)),
+    slow((1, 1, 191, 129)),
     (2, 1, 1, 1023),
     (1, 1, 1023, 2),
     (1, 1, 11, 1023),  # rows of more than one tile channels-last
@@ -96,7 +101,7 @@ def test_pooling_is_exact_at_random_shapes(counting, corner, map_format):
 @on_the_host
 @every_corner
 @every_format
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 37, 29), (1, 1, 70, 64), (1, 1, 5, 261)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 37, 29), slow((1, 1, 70, 64)), slow((1, 1, 5, 261))], ids=str)
 def test_sanitizers_find_nothing(sanitized, corner, map_format, shape):
     check(sanitized, Case(corner, map_format, shape))
 
@@ -170,7 +175,7 @@ def test_linear_maps_may_lie_anywhere(sanitized, corner, offset):
 @every_corner
 @pytest.mark.parametrize(
     ("map_format", "shape"),
-    [(LINEAR_FLOAT, (1, 2, 17, 10000)), (LINEAR_HALF, (1, 1, 65, 20000)), (CHANNELS_LAST, (1, 8, 18, 2500))],
+    [(LINEAR_FLOAT, (1, 2, 17, 10000)), slow(LINEAR_HALF, (1, 1, 65, 20000)), slow(CHANNELS_LAST, (1, 8, 18, 2500))],
     ids=["float", "half", "half-channels-last"],
 )
 def test_wide_maps_use_the_workspace(counting, corner, map_format, shape):

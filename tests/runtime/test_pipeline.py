@@ -24,7 +24,6 @@ WIDE, SMALL = (63, 95), (31, 47)
 # Modules of cases, and how late a stream does its work there: as late as may be, or by chance.
 LATE, CHANCE = -1, 20
 LATE_ONES = (pipeline_cases, capture_cases, scene_cases, stage_cases, ring_cases, stream_cases)
-LONG_ONES = (scene_cases, ring_cases)
 ORDERS = (*((module, LATE) for module in LATE_ONES), (ring_cases, CHANCE))
 CASES = [
     pytest.param(
@@ -32,7 +31,7 @@ CASES = [
         order,
         name,
         id=f"{name}-{'late' if order == LATE else 'by chance'}",
-        marks=[pytest.mark.slow] if module in LONG_ONES else [],
+        marks=[] if module is pipeline_cases else [pytest.mark.slow],
     )
     for module, order in ORDERS
     for name in cases_of(module)

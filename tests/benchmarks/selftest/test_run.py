@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -369,13 +370,12 @@ def test_ctrl_c_keeps_what_is_known(started, tmp_path, number):
     assert "not finished: part of the report, for whoever is to help" in told
     assert list((tmp_path / "temporary").iterdir()) == []
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["partial"] is True
+    assert (content["partial"], content["command"]) == (True, shlex.join(["cornernet-bench", *process.args[3:]]))
     assert [(layer["layer"], layer["state"], layer["said"]) for layer in content["layers"]] == [
         ("L1", "passed", "all is well"),
         ("L2", "interrupted", "by the user"),
     ]
-    assert content["not_run"] == ["L3"]
-    assert content["layers"][1]["figures"] == {"pid": worker}
+    assert (content["not_run"], content["layers"][1]["figures"]) == (["L3"], {"pid": worker})
 
 
 def test_ctrl_c_before_the_first_layer_prints_no_empty_table(monkeypatch, tmp_path, capsys):

@@ -35,7 +35,7 @@ def written(bundle_path, batch_bundle_path, checkpoint_path, clip, tmp_path_fact
         "drawn": (bundle_path, *SMALL, *ONLY_THROUGHPUT, "--threads", 1),
         "together": (batch_bundle_path, clip, *ONLY_THROUGHPUT, "--clip", 8, "--workers", 1),
         "checkpoint": (checkpoint_path, clip, "--rounds", 1, "--frames", 0, "--batch", 1, "--flip"),
-        "soak": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 60),
+        "soak": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 20),
         "live": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 0, "--live", 100, "--live-frames", 40),
         "sources": (bundle_path, *SMALL, *ONLY_SOAK, "--frames", 0, "--sources", 4, "--source-frames", 6),
         "whole": (bundle_path, clip, "--rounds", 1, "--frames", 10, "--live", 200, "--live-frames", 5),
@@ -260,7 +260,7 @@ def test_an_error_that_is_no_sources_own_is_raised(bundle_path, clip, monkeypatc
 
 def test_the_soak_tells_memory_by_tenths_and_what_is_held(reports):
     soak, short = reports["soak"]["soak"], reports["whole"]["soak"]
-    assert (soak["asked"], soak["frames"], soak["frame_size"]) == (60, 60, [144, 192])
+    assert (soak["asked"], soak["frames"], soak["frame_size"]) == (20, 20, [144, 192])
     assert len(soak["memory_mib"]) == len(short["memory_mib"]) == 10
     assert min(soak["memory_mib"]) > 50
     expected = 100 * (soak["memory_mib"][-1] / soak["memory_mib"][0] - 1)

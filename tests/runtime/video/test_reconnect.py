@@ -387,3 +387,7 @@ def test_a_part_of_it_has_its_state_and_can_be_ended(plug):
 def test_a_plan_that_is_none_is_named(plan, said):
     with pytest.raises(VideoError, match=said):
         Reconnection(**plan)
+
+
+def test_waits_may_stay_as_long_as_the_first():
+    assert Reconnection(factor=1).factor == 1

@@ -24,7 +24,7 @@ SHAPES = [
     (1, 7, 13),
     (3, 13, 7),
     (5, 16, 16),
-    (80, 5, 6),
+    pytest.param((80, 5, 6), marks=pytest.mark.slow),  # for the loops
     (80, 1, 1),
 ]
 
