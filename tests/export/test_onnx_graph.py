@@ -244,6 +244,7 @@ def test_network_of_one_stack():
     assert_close_to_pytorch(dict(zip(OUTPUT_NAMES, found, strict=True)), expected)
 
 
+@pytest.mark.slow
 def test_large_network_keeps_its_weights_in_a_file_beside_the_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_export, "EXTERNAL_DATA_LIMIT", 0)
     torch.manual_seed(0)

@@ -178,6 +178,7 @@ def test_models_of_small_sizes_only(checkpoint_path, tmp_path, flags):
     assert read_manifest(tmp_path / "bundle").verification.passed
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_dynamic_becomes_fixed_and_the_other_way_round(tmp_path):
     free = replace(SMALL_SPEC, largest_size=(127, 127), dynamic=True, geometry="native")
     save_checkpoint(tmp_path / "free.safetensors", small_model(), free)

@@ -112,6 +112,7 @@ def test_resuming_with_another_checkpoint_is_refused(one_step):
         fit(FitRequest(ONE_STEP, one_step, checkpoint=other, resume=True), Rectangles())
 
 
+@pytest.mark.slow
 def test_resuming_needs_the_checkpoint_no_more_and_keeps_what_travelled_with_it(tmp_path, capsys):
     # As a published one: another network than the recipe's, and another normalisation than the default.
     begun = tmp_path / "foreign.safetensors"

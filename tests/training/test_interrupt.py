@@ -61,6 +61,7 @@ def interrupt_twice():
 # Interrupts.
 
 
+@pytest.mark.slow
 def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_bytes(straight, begun, capsys):
     with pytest.raises(KeyboardInterrupt):
         trained(begun, hooks={1: interrupt}, resume=True)
@@ -69,6 +70,7 @@ def test_an_interrupted_step_is_finished_saved_and_told_and_resumed_to_the_same_
     assert trained(begun, resume=True).read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait_for_the_step(straight, begun):
     with pytest.raises(KeyboardInterrupt):
         trained(begun, hooks={2: interrupt_twice}, resume=True)
@@ -193,6 +195,7 @@ def test_weights_that_a_kill_missed_after_the_state_are_written_on_resuming(whol
         assert (output / name).read_bytes() == (whole[step] / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_first_state_and_its_weights_resumes_with_the_stored_recipe(tmp_path, monkeypatch):
     data = coco_folder(tmp_path / "data")
     command = ["fit", "--config", "cornernet-tiny", "--data", str(data), "--output", str(tmp_path / "out")]

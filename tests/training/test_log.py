@@ -97,6 +97,7 @@ def test_an_empty_log_is_plotted_too(tmp_path):
     assert cv2.imread(str(tmp_path / "log.png")) is not None
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path):
     curve(tmp_path / "log.csv", ap=False)
     program = (

@@ -192,6 +192,7 @@ def test_the_same_recipe_gives_the_same_file(runs):
     assert len({(folder / "last.safetensors").read_bytes() for folder in runs}) == 1
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(tmp_path):
     first, second = (weights(trained(tmp_path / str(seed), replace(SHORT, seed=seed))) for seed in (1, 2))
     assert not same(first, second)
@@ -203,7 +204,8 @@ def test_there_are_as_many_batches_as_steps_however_few_pictures():
     assert [len(batch.images) for batch in batches(recipe, Rectangles(1), spec)] == [4, 4, 4]
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_the_number_of_workers_does_not_matter(runs, begun, workers):
     assert same(weights(runs[0] / "last.safetensors"), weights(trained(begun, workers=workers, resume=True)))
 

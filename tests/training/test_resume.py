@@ -123,6 +123,7 @@ def test_the_running_mean_differs_from_the_weights_and_is_what_ships(straight):
     assert not torch.equal(shipped[name], state.model[name])
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_loss_that_was_not_finite(straight, stopped, tmp_path):
     output = shutil.copytree(stopped, tmp_path / "resumed")
     gradients, calls = loop.gradients, []

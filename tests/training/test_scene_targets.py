@@ -63,6 +63,7 @@ def test_targets_decode_to_an_ap_of_100(targets, tmp_path):
     assert found["ap50"] == found["ap75"] == 100, "of two corners in one cell, one is less than a cell off"
 
 
+@pytest.mark.slow
 def test_boxes_come_back_exactly_where_no_two_corners_share_a_cell(targets):
     scenes, checked = ShapeScenes(SEED, SCENES), 0
     detector = Detector(TruthBackend(targets), SPEC)

@@ -228,6 +228,7 @@ def test_scenes_hold_the_shares_of_hard_objects_that_they_promise():
 # Boxes against pixels.
 
 
+@pytest.mark.slow
 def test_a_box_is_the_extent_of_the_outline_within_the_picture(recorded):
     cut = 0
     for scene, items in recorded:

@@ -74,6 +74,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in names)
 
 
+@pytest.mark.slow
 def test_the_running_mean_is_measured_and_kept_and_not_the_raw_weights(straight):
     output, given, _ = straight
     state = load_state(output / "state.pt")

@@ -339,6 +339,7 @@ def test_curves_of_several_models_are_refused(bundle_path, data_set, capfd):
     assert "--curves draws one model" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_judged_in_half_precision(tmp_path):
     # The shipped model: random weights make near-ties only, which half precision decides otherwise.
     write_shapes(tmp_path / "scenes", images=8, seed=5)

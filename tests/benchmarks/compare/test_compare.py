@@ -185,6 +185,7 @@ def test_two_runs_agree_within_the_spread_that_they_report(folder):
 # The terminal.
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_tables_of_both_kinds(folder, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     tiny = folder / "tiny"

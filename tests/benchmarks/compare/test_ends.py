@@ -59,9 +59,8 @@ def test_an_interrupt_before_anything_is_measured_leaves_no_report(folder, tmp_p
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("judged", "known"), [pytest.param(0, [False, False], marks=pytest.mark.slow), (1, [True, False])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("judged", "known"), [(0, [False, False]), (1, [True, False])])
 def test_an_interrupt_of_the_judging_keeps_times_and_what_was_judged(
     folder, tmp_path, capfd, monkeypatch, judged, known
 ):
@@ -113,6 +112,7 @@ def test_no_speed_is_told_of_times_that_spread_too_far(folder, tmp_path, capfd, 
 # Failures and wrong usage.
 
 
+@pytest.mark.slow
 def test_where_the_first_fails_the_next_takes_its_place(folder, tmp_path):
     tiny = folder / "tiny"
     assert run(folder, folder / "missing", tiny, tiny, "--json", tmp_path / "a.json") == 1

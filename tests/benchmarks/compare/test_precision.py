@@ -14,8 +14,6 @@ from cornernet_bench.measuring.intervals import Difference
 from cornernet_export.bundle_export import ExportRequest, export_bundle
 from cornernet_runtime.machine import has_bfloat16
 
-pytestmark = pytest.mark.slow  # each builds, quantises or measures models
-
 SCENES = 8
 BFLOAT16 = "@openvino-bf16"
 
@@ -41,6 +39,7 @@ def against(shipped_path, tmp_path_factory):
     return {result.contestant.name: result.against for result in report.results[1:]}
 
 
+@pytest.mark.slow
 def test_what_int8_does_is_said_to_be_its_doing(against):
     int8 = against["int8"]
     worst = max(int8.maps.errors.values())

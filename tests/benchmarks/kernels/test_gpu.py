@@ -86,6 +86,7 @@ def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
     assert gpu["copy_gb_s"] == pytest.approx(2 * 2**29 / 12.5 / 1e3)
 
 
+@pytest.mark.slow
 def test_on_a_gpu_postprocessing_is_timed_as_a_graph_beside_its_target(run, tmp_path):
     small = (
         "from dataclasses import replace; from functools import partial; kernels.CASES = ['postprocess']; "

@@ -26,6 +26,7 @@ def engine(tensorrt, bundle, plugin_library, monkeypatch):
     return bundle
 
 
+@pytest.mark.slow
 def test_an_engine_is_timed_by_the_gpu_and_from_end_to_end_apart(engine, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(Checked, "__sub__", lambda *_: 1.5, raising=False)  # of two events: the doubles know no time
     arguments = ["--iterations", "2", "--warm-up", "1", "--frame", "60x90", "--batch", "1,2"]

@@ -24,8 +24,6 @@ from cornernet_runtime.processing.geometry import place
 from cornernet_runtime.processing.maps import OUTPUT_NAMES, CornerMaps
 from cornernet_train.shapes_dataset import write_shapes
 
-pytestmark = pytest.mark.slow  # each builds, quantises or measures models
-
 SCENES = 10
 
 
@@ -95,6 +93,7 @@ def with_fault(shipped, comparison):
     return lambda fault: comparison(Altered(shipped[1], fault))
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_has_no_fault(comparison, shipped):
     found = comparison(shipped[1])
     assert found.loss == Difference(0, 0, 0)
@@ -106,6 +105,7 @@ def test_a_model_against_itself_has_no_fault(comparison, shipped):
 # Weights.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "scale", "expected"),
     [
@@ -129,6 +129,7 @@ def test_perturbed_weights_are_found(shipped, comparison, parameter, scale, expe
 # Precision.
 
 
+@pytest.mark.slow
 def test_embeddings_that_float16_cannot_tell_apart_are_found(with_fault):
     def far_out(maps):
         return {name: np.float32(np.float16(getattr(maps, name) + 1500)) for name in ("tl_embed", "br_embed")}
@@ -156,6 +157,7 @@ WIRING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", WIRING)
 def test_outputs_that_are_exchanged_are_found_and_the_exchange_brings_everything_back(with_fault, fault):
     found = with_fault(WIRING[fault])
@@ -186,6 +188,7 @@ def test_each_exchange_moves_the_maps_that_it_names():
             np.testing.assert_array_equal(getattr(maps, name), expected, err_msg=f"{trial}: {name}")
 
 
+@pytest.mark.slow
 def test_permuted_classes_of_one_corner_are_laid_at_its_heat(with_fault):
     found = with_fault(lambda maps: {"br_heat": maps.br_heat[:, [1, 2, 3, 4, 5, 0]]})
     assert found.finding.cause == "br_heat", found.finding.text

@@ -64,7 +64,6 @@ def own_engine(on_doubles, bundle):  # noqa: ARG001 - builds it
     return bundle
 
 
-@pytest.mark.slow
 def test_a_bundles_own_engine_is_what_is_tested(own_engine, on_doubles, images, notes):
     built = (own_engine / "model.engine").read_bytes()
     on_doubles.build_errors = ["no engine is to be built"]
@@ -84,7 +83,6 @@ def test_a_bundles_own_engine_that_is_off_is_a_failure(own_engine, on_doubles, i
     assert found.said.startswith("the bundle's own engine, fp32: ")
 
 
-@pytest.mark.slow
 def test_an_engine_of_another_gpu_is_said_to_be_unused_and_another_is_built(own_engine, images, notes):
     file = own_engine / "bundle.json"
     content = json.loads(file.read_text())
@@ -157,7 +155,6 @@ def test_a_gpu_without_tensorrt_runs_no_bundle(gpus, bundle_path, images, notes)
     assert "PyTorch runs a checkpoint only (.safetensors, .pkl, .pth), got small" in found.said
 
 
-@pytest.mark.slow
 def test_pytorch_on_the_gpu_is_asked_for_in_float16(gpus, tensorrt, checkpoint_path, images, notes, monkeypatch):
     """What opens it stands in for the GPU; the rest is as it is."""
     gpus.append(A_GPU)

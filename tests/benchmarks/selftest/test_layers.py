@@ -79,7 +79,6 @@ def compiled(code):
 # L1 and L2.
 
 
-@pytest.mark.slow
 def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, notes):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)
@@ -93,7 +92,6 @@ def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, notes)
     assert "assert 2 == 3" in found.output
 
 
-@pytest.mark.slow
 def test_tests_that_skip_themselves_leave_a_layer_partly_proven_and_other_layers_tests_go_unmentioned(tmp_path, notes):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)
@@ -106,7 +104,6 @@ def test_tests_that_skip_themselves_leave_a_layer_partly_proven_and_other_layers
     assert re.fullmatch(r"1 passed, 3 skipped in [\d.]+s \(g\+\+ is not installed\)", found.said)
 
 
-@pytest.mark.slow
 def test_a_failed_test_is_named_in_full(tmp_path):
     (tmp_path / "test_one.py").write_text(
         "import pytest\n@pytest.mark.parametrize('n', [0], ids=[\"stream's wait\"])\ndef test_it(n): assert n\n"
@@ -116,7 +113,6 @@ def test_a_failed_test_is_named_in_full(tmp_path):
     assert tested.said.endswith("s: test_one.py::test_it[stream's wait]")
 
 
-@pytest.mark.slow
 def test_how_many_tests_are_done_is_told(tmp_path):
     (tmp_path / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
     said = []
@@ -219,7 +215,6 @@ def test_l3_without_a_library_is_skipped_and_says_where_it_looked(installed, not
     assert NO_TESTS in found.said
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("tensorrt")
 def test_l3_without_a_library_is_partly_proven_by_its_tests(tmp_path, notes):
     (tmp_path / "tests" / "plugins").mkdir(parents=True)

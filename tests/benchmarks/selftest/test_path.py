@@ -62,7 +62,6 @@ def test_a_bundle_with_its_checkpoint_inside_is_held_against_it(whole_bundle, im
     assert sorted(whole_bundle.iterdir()) == before
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_a_model_that_is_another_than_its_checkpoint_is_a_failure(bundle, images, notes):
     torch.manual_seed(1)
@@ -106,7 +105,6 @@ def test_a_model_held_against_nothing_is_partly_proven_if_it_is_timed_and_else_s
     assert (found.state, found.said.startswith("nothing was compared: no checkpoint")) == ("skipped", True)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_an_engine_without_a_gpu_is_said_to_be_unused(whole_bundle, images, notes, monkeypatch):
     monkeypatch.setattr(selftest_path, "_has_engine", lambda model: model == whole_bundle)
@@ -116,7 +114,6 @@ def test_an_engine_without_a_gpu_is_said_to_be_unused(whole_bundle, images, note
     assert found.figures["detections_matched"] > 10
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_pictures_on_which_nothing_is_found_prove_nothing(whole_bundle, images, notes, monkeypatch):
     monkeypatch.setattr(selftest_run, "compare_detections", _nothing)
@@ -199,7 +196,6 @@ def test_a_model_that_is_not_there_is_a_failure(images, notes, model, said):
     assert (found.state, said in found.said) == ("failed", True)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("gpus")
 def test_memory_that_grows_is_a_failure(whole_bundle, images, notes, monkeypatch):
     sizes = iter([{"host_memory": 100.0}, {"host_memory": 120.5}])

@@ -254,7 +254,6 @@ def test_without_a_name_the_report_lies_in_the_cache_folder(plant, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "planted"]
 
 
-@pytest.mark.slow
 def test_without_a_folder_for_the_report_a_warning_says_so_once(plant, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "file" / "cache"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from cases.report_schema import problems
 from cases.stream_bench import stream
 from servers.interrupts import interrupting
@@ -15,6 +16,7 @@ from cornernet_bench.stream.report import StreamRequest
 from cornernet_runtime.errors import OutputError
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_the_throughput_keeps_complete_rounds_and_the_parts_before(
     bundle_path, clip, tmp_path, capfd, monkeypatch
 ):
@@ -32,6 +34,7 @@ def test_an_interrupt_in_the_throughput_keeps_complete_rounds_and_the_parts_befo
     assert "interrupted: these are partial results" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_the_soak_keeps_its_tenths(bundle_path, monkeypatch):
     writes, write = [], stream_soak.VideoWriter.write
 

@@ -191,6 +191,7 @@ def tuned(checkpoint_path, data_set, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_the_best_mix_verified(tuned):
     manifest = read_manifest(tuned)
     assert (manifest.spec.precision, manifest.spec.int8_target) == ("int8", "cpu")
@@ -198,6 +199,7 @@ def test_the_bundle_holds_the_best_mix_verified(tuned):
     assert sorted(path.name for path in tuned.iterdir()) == ["bundle.json", "model.onnx", REPORT_NAME]
 
 
+@pytest.mark.slow
 def test_the_report_has_every_measurement_and_the_ap_of_the_very_file(tuned, data_set):
     report = json.loads((tuned / REPORT_NAME).read_text())
     assert report["complete"]
@@ -318,6 +320,7 @@ def no_export(monkeypatch):
     monkeypatch.setattr(tune, "export_bundle", lambda *_: pytest.fail("the export began"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_a_bundle_is_not_replaced_without_force(checkpoint_path, data_set, tuned, capfd):
     assert run(checkpoint_path, data_set, tuned) == 1

@@ -25,8 +25,6 @@ from cornernet_runtime.errors import CornerNetWarning, EngineError, FrameError
 from cornernet_runtime.pictures import find_pictures, read_picture, write_picture
 from cornernet_train.shapes import make_scene
 
-pytestmark = pytest.mark.slow  # each builds, quantises or measures models
-
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
@@ -58,6 +56,7 @@ def int8(checkpoint, output, pictures, *more):
 # What comes out.
 
 
+@pytest.mark.slow
 def test_the_bundle_says_what_it_is_and_opens(bundle8):
     manifest = read_manifest(bundle8)
     assert (manifest.spec.precision, manifest.spec.int8_target) == ("int8", "cpu")
@@ -92,6 +91,7 @@ def test_sizes_and_batches_are_tried_with_stretched_pictures(checkpoint_path, sc
     assert all(check.error < 0.3 for check in checks)
 
 
+@pytest.mark.slow
 def test_a_dynamic_model_is_quantised_at_the_sizes_of_its_pictures(scenes, tmp_path):
     assert int8(SHIPPED, tmp_path / "free", scenes, "--dynamic", "--size", "255x255", "--target", "tensorrt") == 0
     manifest = read_manifest(tmp_path / "free")
@@ -100,6 +100,7 @@ def test_a_dynamic_model_is_quantised_at_the_sizes_of_its_pictures(scenes, tmp_p
     assert sources == {"6 pictures", "2x31x63", "255x255"}
 
 
+@pytest.mark.slow
 def test_the_table_of_the_second_step_is_printed(checkpoint_path, scenes, tmp_path, capfd):
     int8(checkpoint_path, tmp_path / "printed", scenes, "--force")
     said = capfd.readouterr().err
@@ -119,6 +120,7 @@ def exact(scenes, shipped_path):
         yield detector, model, int8_export.calibrate(model, "cpu", detector, paths, lambda _: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "passes"), [(1, True), (0.5, False), (0.7, False), (6, False)])
 def test_ranges_of_other_pictures_are_noticed(factor, passes, exact, scenes, tmp_path):
     detector, model, ranges = exact
@@ -129,6 +131,7 @@ def test_ranges_of_other_pictures_are_noticed(factor, passes, exact, scenes, tmp
         assert verify(detector, candidate, STAGE, INT8, frames, noise=False).passed == passes
 
 
+@pytest.mark.slow
 def test_a_model_that_is_off_is_not_written(checkpoint_path, scenes, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(int8_export, "collect_ranges", lambda _model, names, _images: dict.fromkeys(names, (0.0, 1e-3)))
     assert int8(checkpoint_path, tmp_path / "wrong", scenes) == 1
@@ -138,6 +141,7 @@ def test_a_model_that_is_off_is_not_written(checkpoint_path, scenes, tmp_path, m
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_force_keeps_it_and_says_so(checkpoint_path, scenes, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(int8_export, "collect_ranges", lambda _model, names, _images: dict.fromkeys(names, (0.0, 1e-3)))
     assert int8(checkpoint_path, tmp_path / "wrong", scenes, "--force") == 0
@@ -145,6 +149,7 @@ def test_force_keeps_it_and_says_so(checkpoint_path, scenes, tmp_path, monkeypat
     assert not read_manifest(tmp_path / "wrong").verification.passed
 
 
+@pytest.mark.slow
 def test_force_does_not_keep_int8_made_of_a_float32_export_that_is_off(
     checkpoint_path, scenes, tmp_path, monkeypatch, capfd
 ):

@@ -79,7 +79,6 @@ def largest_error(expected, found):
 # What is computed.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fixture", "shapes"),
     [

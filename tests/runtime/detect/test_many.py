@@ -42,6 +42,7 @@ def started(bundle_path, *arguments, **options):
     return subprocess.Popen(command, env=environment, **options)  # noqa: S603 - our own command
 
 
+@pytest.mark.slow
 def test_live_sources_run_at_the_same_time_and_one_that_fails_ends_alone(detect, recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(detect_module, "START_WITHIN", 1.0)
     monkeypatch.setenv("COLUMNS", "300")

@@ -38,6 +38,7 @@ def started(bundle_path, *arguments, **options):
     return subprocess.Popen(command, env=environment, **options)  # noqa: S603 - our own command
 
 
+@pytest.mark.slow
 def test_a_stream_is_recorded_for_as_long_as_asked_and_over_a_gap(detect, recordings, tmp_path):
     with Server(lambda client, number: paced(client, recordings[number % 2], 2)) as server:
         url = f"tcp://me:s3cret@{HOST}:{server.port}?token=s3cret"
@@ -89,6 +90,7 @@ def test_a_video_file_of_a_web_server_is_done_as_a_file(detect, tmp_path):
     assert "25 frames, " in errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_nothing_comes_ends_well(bundle_path, recordings, tmp_path):
     lines, sent = tmp_path / "a.part.jsonl", threading.Event()
     with Server(lambda client, _: (paced(client, recordings[0], 2), sent.set(), server.wait())) as server:

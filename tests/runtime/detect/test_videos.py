@@ -257,7 +257,8 @@ def test_an_interrupt_within_the_writing_of_a_frame_comes_after_it(detect, clip,
     assert [seconds for seconds, _ in decoded(tmp_path / "clip.mp4")] == [Fraction(index, 25) for index in range(20)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_what_was_done(bundle_path, long_clip, tmp_path, how):
     process = started(bundle_path, long_clip, "--output", tmp_path, "--json", tmp_path / "a.jsonl")
     lines = tmp_path / "a.part.jsonl"

@@ -150,6 +150,7 @@ STEPS = st.one_of(
 OF_A_LANE = {"arrive", "end", "remove"}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 5),

@@ -353,6 +353,7 @@ def test_a_connection_that_hangs_is_waited_for_before_the_next(plug):
     given.close()
 
 
+@pytest.mark.slow
 def test_a_camera_that_was_unplugged_comes_back(tmp_path, monkeypatch):
     path, capture = write_clip(tmp_path / "a.avi", moving_shapes(5), codec="mpeg4"), cv2.VideoCapture
     plugged_in = iter([True, False, False, True])
