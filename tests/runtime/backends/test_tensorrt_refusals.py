@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 from cases.engine import FRAME, change, noise, open_backend
 
 from cornernet_runtime import Detector
+from cornernet_runtime.backends.tensorrt_log import import_tensorrt
 from cornernet_runtime.bundle.manifest import ENGINE_NAME, read_manifest
 from cornernet_runtime.errors import BackendError, BundleError, ModelError, PluginError, SizeError
 
@@ -44,6 +46,17 @@ def test_an_engine_of_another_kind_is_refused_before_it_is_read(tensorrt, engine
     with pytest.raises(BackendError, match=message.format(version=tensorrt.version, bundle=engine)):
         Detector.open(engine, backend="tensorrt")
     assert tensorrt.surface.called("Runtime", "deserialize_cuda_engine") == []
+
+
+def test_tensorrt_that_is_not_installed_is_told_otherwise_than_one_that_does_not_load(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendError, match=r"^TensorRT is not installed; pip install tensorrt$"):
+        import_tensorrt()
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    (tmp_path / "tensorrt.py").write_text("import tensorrt_libraries_of_no_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match=r"^TensorRT does not load \(No module named 'tensorrt_lib.*\); pip install"):
+        import_tensorrt()
 
 
 def test_an_ampere_engine_runs_on_a_later_gpu(engine):
