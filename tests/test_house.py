@@ -132,11 +132,11 @@ def test_runtime_import_leaves_heavy_libraries_alone(tmp_path):
 
 def test_runtime_imports_within_half_a_second(tmp_path):
     code = (
-        "from time import perf_counter; start = perf_counter(); from cornernet_runtime import Detector; "
-        "print(perf_counter() - start)"
+        "from time import process_time; start = process_time(); from cornernet_runtime import Detector; "
+        "print(process_time() - start)"
     )
-    # The best of five: the first writes byte code, and the machine may be busy with other tests.
-    best = min(float(run_in_fresh_interpreter(code, tmp_path)) for _ in range(5))
+    # Of the processor, for the machine may be busy with other tests; the best of three, for the first writes byte code.
+    best = min(float(run_in_fresh_interpreter(code, tmp_path)) for _ in range(3))
     assert best < 0.5
 
 
