@@ -30,7 +30,8 @@ BACKENDS = {
 def install():
     """Add the noise that the environment asks for to the backends of this process; return whether it asks for any."""
     seed = _seed()
-    if seed is not None and not any(isinstance(finder, Finder) for finder in sys.meta_path):
+    # In a process that a test started, sitecustomize has imported this module under another name.
+    if seed is not None and not any(getattr(finder, "adds_noise", False) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder(seed))
         for name in BACKENDS.keys() & sys.modules.keys():
             _patch(sys.modules[name], seed)
@@ -82,6 +83,8 @@ def _record(test, log):
 
 class Finder(importlib.abc.MetaPathFinder):
     """Adds noise to each backend once its module is imported."""
+
+    adds_noise = True
 
     def __init__(self, seed):
         self._seed, self._looking = seed, False
