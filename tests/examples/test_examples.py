@@ -94,6 +94,7 @@ def test_opencv_loop_names_what_it_sees_and_writes_it_drawn(model, clip, scenes,
         assert 1 < np.abs(before.astype(int) - after).mean() < 15  # boxes and labels, and what the codec costs
 
 
+@pytest.mark.slow
 def test_pyav_frames_come_with_their_times(model, clip, scenes):
     lines = lines_of("pyav_frames.py", model, clip)
     assert [line.partition(" s: ")[0] for line in lines] == [f"{index / RATE:.3f}" for index in range(len(scenes))]

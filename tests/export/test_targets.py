@@ -82,6 +82,7 @@ def cell_of(place, side, cells):
 # There and back.
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(scenes())
 def test_decode_gives_back_the_encoded_boxes(scene):

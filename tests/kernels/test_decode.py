@@ -182,6 +182,7 @@ def test_maps_with_ties_and_special_values_decode_as_plain_array_code(counting, 
     check(counting, maps, parameters, seed=seed)
 
 
+@pytest.mark.slow
 @on_the_host
 @pytest.mark.parametrize("coarse", [False, True], ids=["distinct", "ties"])
 def test_as_many_corners_and_candidates_as_there_can_be(counting, coarse):
@@ -197,6 +198,7 @@ def test_a_single_corner_and_candidate(counting):
     check(counting, maps, DecodeParameters(top_k=1, candidates=1, embedding_distance=9.0))
 
 
+@pytest.mark.slow
 @on_the_host
 @pytest.mark.parametrize("top_k", [1, 100, 1024])
 def test_on_constant_maps_the_first_cells_are_the_best(counting, top_k):
@@ -302,6 +304,7 @@ def test_a_batch_decodes_as_the_runtime_does(counting, coarse):
         assert sorted(zip(found.labels.tolist(), found.boxes.tolist(), strict=True)) == rows
 
 
+@pytest.mark.slow
 @on_the_host
 def test_full_size_maps_of_80_classes_decode_as_the_runtime_does(counting):
     maps = random_maps((1, 80, 128, 128), seed=5)

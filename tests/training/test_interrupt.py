@@ -78,6 +78,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step(straight, begun):
     assert trained(begun, resume=True).read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_an_interrupt_after_the_save_of_a_step_is_heard_at_the_next(begun, monkeypatch, capsys):
     shown = Reporter.step
 

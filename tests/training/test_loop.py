@@ -253,6 +253,7 @@ def test_a_set_of_broken_pictures_is_an_error_that_names_one(tmp_path):
     assert not (tmp_path / "last.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_of_broken_pictures_is_a_step_in_which_nothing_is_learned(tmp_path, monkeypatch):
     # One picture a step: each of the three comes once, in whatever order, and the broken one learns nothing.
     learned, gradients = [], loop.gradients

@@ -109,6 +109,7 @@ def test_a_training_may_be_stopped_again_and_again(straight, stopped, tmp_path):
     assert (straight / "last.safetensors").read_bytes() == (output / "last.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_resumed_without_a_step(straight, tmp_path):
     output = shutil.copytree(straight, tmp_path / "again")
     assert trained(output, hooks={1: stop}, resume=True) == output / "last.safetensors"

@@ -83,6 +83,7 @@ def test_the_running_mean_is_measured_and_kept_and_not_the_raw_weights(straight)
     assert same(given[0], load_checkpoint(output / "best.safetensors").model.state_dict())
 
 
+@pytest.mark.slow
 def test_of_equal_ap_the_later_weights_are_the_best(data, begun):
     (given,) = trained(begun, data, [30.0], resume=True)
     assert load_state(begun / "state.pt").best_step == 6

@@ -26,11 +26,12 @@ pytestmark = pytest.mark.usefixtures("speeds_are_reported")
 # Interrupts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "timed", "pictures"),
     [
         # After two calls to warm up and a round.
-        pytest.param(5, 1, 0, marks=pytest.mark.slow),
+        (5, 1, 0),
         (9, 2, 1),  # the second contestant has seen a picture, the first two
     ],
 )

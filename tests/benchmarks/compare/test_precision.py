@@ -52,6 +52,7 @@ def test_what_int8_does_is_said_to_be_its_doing(against):
     assert not any("decode" in line or "weights" in line for line in int8.findings)
 
 
+@pytest.mark.slow
 def test_where_a_mirror_image_is_looked_at_too_that_is_the_reason(against):
     assert against["int8:flip"].cause is None
     assert against["int8:flip"].findings == (
@@ -59,6 +60,7 @@ def test_where_a_mirror_image_is_looked_at_too_that_is_the_reason(against):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_bfloat16(), reason="this CPU does not compute in bfloat16")
 @pytest.mark.parametrize(("model", "tolerance"), [("tiny", 0.05), ("int8", 0.3)])
 def test_bfloat16_is_allowed_its_errors_and_those_of_the_model(against, model, tolerance):

@@ -121,6 +121,7 @@ def pooling_on_the_cpu():
     return pooling_library.PoolingLibrary(host_cuda.build("libpooling.so", units, flags, texts=texts))
 
 
+@pytest.mark.slow
 def test_the_fixed_cases_of_corner_pooling_hold_on_the_cpu(pooling_on_the_cpu):
     workspaces = 0
     for case in fixed_cases("corner_pool", np.random.default_rng(0)):

@@ -64,6 +64,7 @@ def test_on_a_gpu_cases_of_every_kernel_are_checked(run, tmp_path):
     assert report["gpu"]["timings"] == []
 
 
+@pytest.mark.slow
 def test_on_a_gpu_cases_are_checked_timed_and_written_down(run, tmp_path):
     small = "kernels.CASES = ['preprocess', 'corner_pool']; " + ONE_TIMED
     status, said = run(small, "--cases", "2", "--iterations", "5", "--json", str(tmp_path / "report.json"))

@@ -234,6 +234,7 @@ def test_pictures_of_a_folder_are_measured_on(bundle_path, tmp_path):
 # Interrupts.
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_measured_and_says_so(bundle_path, tmp_path, capfd, monkeypatch):
     # The first call, one of each batch, one to warm up: the sixth is the second timed one.
     interrupting(monkeypatch, 6)

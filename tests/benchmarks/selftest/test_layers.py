@@ -79,6 +79,7 @@ def compiled(code):
 # L1 and L2.
 
 
+@pytest.mark.slow
 def test_l1_runs_the_tests_of_the_kernels_and_keeps_what_failed(tmp_path, notes):
     folder = tmp_path / "tests" / "kernels"
     folder.mkdir(parents=True)

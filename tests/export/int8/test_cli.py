@@ -67,6 +67,7 @@ def test_the_bundle_says_what_it_is_and_opens(bundle8):
             assert len(detector(make_scene(11, 0).image).above(0.5)) > 0
 
 
+@pytest.mark.slow
 def test_both_steps_are_verified_the_second_on_pictures_only(bundle8):
     verification = read_manifest(bundle8).verification
     assert verification.passed
@@ -226,6 +227,7 @@ def test_a_target_that_does_not_fit_is_wrong_usage(flags, said, checkpoint_path,
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_bundle_for_a_cpu_gets_no_engine(bundle8):
     with pytest.raises(EngineError, match="--target tensorrt"):
         add_engine(EngineRequest(bundle8))
@@ -236,6 +238,7 @@ def test_a_float32_bundle_names_no_target(bundle_path):
     assert SMALL_SPEC.int8_target is None
 
 
+@pytest.mark.slow
 def test_weights_take_a_quarter_of_the_space(bundle8):
     weights = onnx.load(bundle8 / "model.onnx").graph.initializer
     assert sum(len(item.raw_data) for item in weights) < 1.8e6  # 1.56 million parameters
