@@ -85,6 +85,12 @@ def test_sizes_come_back_as_tuples_that_can_be_compared():
     assert spec.sizes == ((511, 767), (767, 511), (511, 511), (127, 767))
 
 
+def test_what_is_not_said_is_as_in_the_original():
+    # CornerNet (Law and Deng 2018): config/CornerNet.json, test/coco.py and external/nms.pyx of princeton-vl/CornerNet.
+    assert DecodeParameters() == DecodeParameters(100, 1000, 0.5, reject_empty=False)
+    assert NmsParameters() == NmsParameters("gaussian", 0.5, 0.5, 0.001, 1.0, 100, 10.0)
+
+
 def test_the_text_carries_the_schema_version():
     assert json.loads(spec_to_text(SPEC))["schema_version"] == SCHEMA_VERSION
 
